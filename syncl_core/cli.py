@@ -1,0 +1,42 @@
+"""The `syncl` command: one entry, one sub-command per file of `syncl_core.commands`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from syncl_core.commands import bag, evaluate, render, track, world
+from syncl_core.errors import InputError
+
+EXAMPLES = """examples:
+  syncl world out/world                        make a synthetic scene in the nuScenes schema
+  syncl bag out/world -o out/scene             turn a scene into a playable rosbag2
+  syncl track out/scene -o out/tracks          track the bag without ROS
+  syncl eval out/world out/tracks/tracks.json  official nuScenes tracking metrics
+  syncl render out/scene --tracks out/tracks/tracks.json -o out/pictures
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command. Returns the exit code: 0 done, 2 unusable input (one line on stderr), 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="syncl",
+        description="Camera-only end-to-end 3D multi-object tracking.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (world, bag, track, evaluate, render):
+        command.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except InputError as error:
+        print(f"syncl: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("syncl: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The values that flow through the system. Everything is frozen: a step builds new values, it never edits old ones.
+
+Two worlds meet in `frames.make_frame`:
+
+- host values (numpy, float64): RawImage, CameraView, FrameSet, ObjectSet. Sources, bags, ROS and pictures speak these.
+- device values (torch, leading batch axis B): Frame, TrackState, Tracks. Only the network speaks these.
+
+Frames of reference, used in every `dst_from_src` name:
+    cam     camera optical frame (x right, y down, z forward)
+    base    the vehicle (x forward, y left, z up); nuScenes calls it ego, ROS base_link
+    model   the frame the network was trained in; nuScenes LIDAR_TOP (x right, y forward, z up)
+    global  the fixed frame; nuScenes global, ROS odom
+
+Shape letters: B batch, N cameras, K track slots, Q object queries, D channels, H history, F future steps, M objects.
+Units: metres, seconds, radians; time stamps are int64 nanoseconds.
+"""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch.utils import _pytree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawImage:
+    """An image as it came off the wire: compressed ("jpeg", "png") or raw ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")."""
+
+    encoding: str
+    data: bytes | memoryview | np.ndarray
+    width: int = 0  # pixels; 0 = known only after decoding
+    height: int = 0  # pixels; 0 = known only after decoding
+    step: int = 0  # bytes per row of a raw image, padding included; 0 = no padding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraModel:
+    """A pinhole camera without distortion, for images of the stated size."""
+
+    width: int
+    height: int
+    intrinsics: np.ndarray  # [3, 3] pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraView:
+    """One camera's share of a FrameSet: an image and where it was taken from, at its own time stamp."""
+
+    camera: str
+    t_ns: int
+    image: RawImage
+    model: CameraModel
+    base_from_cam: np.ndarray  # [4, 4] extrinsic calibration
+    global_from_base: np.ndarray  # [4, 4] vehicle pose at t_ns: cameras fire up to 50 ms apart and the car moves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSet:
+    """What the cameras saw around one reference time: the only input of a TrackerSession."""
+
+    t_ns: int
+    global_from_base: np.ndarray  # [4, 4] vehicle pose at t_ns
+    base_from_model: np.ndarray  # [4, 4]
+    views: tuple[CameraView | None, ...]  # one per camera of the rig, in its order; None = missing (degraded set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectSet:
+    """3D boxes of one moment, in the fixed frame: tracks, detections or ground truth."""
+
+    t_ns: int
+    ids: tuple[str, ...]  # M: "<session>-<n>" for tracks, the instance token for ground truth
+    labels: tuple[str, ...]  # M class names
+    scores: np.ndarray  # [M] in [0, 1]; 1 for ground truth
+    centers: np.ndarray  # [M, 3] geometric centre, global
+    sizes: np.ndarray  # [M, 3] length (x), width (y), height (z)
+    rotations: np.ndarray  # [M, 4] unit quaternion (w, x, y, z), global_from_box
+    velocities: np.ndarray  # [M, 2] global x and y; NaN = unknown
+    num_points: np.ndarray | None = None  # [M] lidar + radar points inside, ground truth only
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def _device_value(cls):
+    """Register a frozen dataclass as a pytree, so that tree_map, compile and export see its tensors."""
+    _pytree.register_dataclass(cls)
+    return cls
+
+
+@_device_value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The network's input: B frame sets after decoding, resizing and cropping."""
+
+    images: torch.Tensor  # [B, N, 3, H, W] uint8 RGB
+    image_from_model: torch.Tensor  # [B, N, 4, 4] float64: (u*d, v*d, d, 1) = image_from_model @ (x, y, z, 1), pixels
+    camera_valid: torch.Tensor  # [B, N] bool; False = no image, its tokens are masked
+    global_from_model: torch.Tensor  # [B, 4, 4] float64 at t_ns
+    t_ns: torch.Tensor  # [B] int64
+
+
+@_device_value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackState:
+    """All memory of the tracker between two frames: K slots per scene, packed or not; track_id -1 marks a free slot.
+
+    Positions are metres in the model frame of `global_from_model`, the frame of the last step.
+    """
+
+    query: torch.Tensor  # [B, K, D] track query content
+    reference: torch.Tensor  # [B, K, 3] reference point, metres
+    box: torch.Tensor  # [B, K, 10] box code (cx, cy, log w, log l, cz, log h, sin yaw, cos yaw, vx, vy)
+    score: torch.Tensor  # [B, K]
+    label: torch.Tensor  # [B, K] int64
+    track_id: torch.Tensor  # [B, K] int64, -1 = free
+    misses: torch.Tensor  # [B, K] int64 frames since the track was last confident
+    age: torch.Tensor  # [B, K] int64 frames since birth
+    motion: torch.Tensor  # [B, K, F, 2] predicted xy displacement per step
+    future: torch.Tensor  # [B, K, F, 3] predicted reference points, metres
+    history: torch.Tensor  # [B, K, H, D] past track features
+    history_valid: torch.Tensor  # [B, K, H] bool
+    next_id: torch.Tensor  # [B] int64, the next identity; never decreases within a session
+    dropped: torch.Tensor  # [B] int64 tracks lost because all slots were taken, since the session began
+    global_from_model: torch.Tensor  # [B, 4, 4] float64
+    t_ns: torch.Tensor  # [B] int64; -1 before the first frame
+
+    def to_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors by name, for saving (`torch.load(weights_only=True)` reads them back)."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@_device_value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracks:
+    """The tracker's output of one frame, in the model frame of that frame. Rows where `valid` is False mean nothing."""
+
+    valid: torch.Tensor  # [B, K] bool
+    track_id: torch.Tensor  # [B, K] int64
+    label: torch.Tensor  # [B, K] int64 index into the tracking classes
+    score: torch.Tensor  # [B, K]
+    center: torch.Tensor  # [B, K, 3] geometric centre, metres
+    size: torch.Tensor  # [B, K, 3] length, width, height, metres
+    yaw: torch.Tensor  # [B, K] heading of the length axis, counter-clockwise from the model frame's x axis, radians
+    velocity: torch.Tensor  # [B, K, 2] m/s along the model frame's x and y
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What a TrackerSession says about one processed set, beside its objects."""
+
+    objects: ObjectSet
+    session: str  # 8 hex digits; changes at every reset, so identities never repeat
+    cameras_used: tuple[str, ...]
+    reset_reason: str = ""  # "" = memory was kept
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage
