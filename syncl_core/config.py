@@ -6,6 +6,7 @@ between files and no string that names a class.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class ModelConfig:
     history_length: int = 3  # H past frames
     future_steps: int = 8  # F predicted steps of 0.5 s
     class_prior: float = 0.01  # initial class probability; the bias is -log((1 - p) / p)
+    neutral_start: bool = False  # untrained heads predict a resting, car-sized box where the query is (for demos)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +75,10 @@ class TrackConfig:
 class SyncConfig:
     """How six image streams become frame sets."""
 
-    anchor: str = ""  # camera that opens a set; "" = the first of the rig
+    anchor: str = ""  # camera whose stamps the others are compared with; "" = the first of the rig
     process_period: float = 0.5  # seconds between two processed sets; 0 = every set
     max_spread: float = 0.06  # seconds: largest distance of a camera's stamp from its expected one
-    timeout: float = 0.15  # seconds the set stays open after its anchor frame arrived
+    timeout: float = 0.15  # seconds on the clock a set stays open after its first image arrived
     min_cameras: int = 6  # sets with fewer images are not processed
     reset_gap: float = 2.0  # seconds without a processed set after which tracks are forgotten
     max_extrapolation: float = 0.0  # seconds a pose may be extrapolated beyond the newest one
@@ -163,8 +165,11 @@ def check_config(config: SynclConfig) -> None:
         "sync.max_spread": config.sync.max_spread,
     }
     for key, value in positive.items():
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise InputError(f"{key}: must be positive, got {value}")
+    for key in ("process_period", "timeout", "reset_gap", "max_extrapolation"):
+        if not 0 <= (value := getattr(config.sync, key)) < math.inf:
+            raise InputError(f"sync.{key}: must be zero or more seconds, got {value}")
     if config.model.embed_dim % config.model.num_heads or config.model.embed_dim % 4:
         raise InputError(f"model.embed_dim: {config.model.embed_dim} is not divisible by num_heads and by 4")
     if config.track.ego_update not in ("exact", "as_released"):
@@ -172,7 +177,9 @@ def check_config(config: SynclConfig) -> None:
     if len(config.model.pc_range) != 6 or len(config.model.position_range) != 6:
         raise InputError("model.pc_range, model.position_range: expected six numbers (min x, y, z, max x, y, z)")
     if not 0 < config.num_tracking_classes <= len(config.classes):
-        raise InputError(f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}")
+        raise InputError(
+            f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"
+        )
     if len(set(config.rig.cameras)) != len(config.rig.cameras) or not config.rig.cameras:
         raise InputError("rig.cameras: expected distinct camera names")
     if config.sync.anchor and config.sync.anchor not in config.rig.cameras:

@@ -63,7 +63,7 @@ def _view_raw(image: RawImage) -> np.ndarray:
 def scale_and_crop(pixels: np.ndarray, config: ImageConfig) -> torch.Tensor:
     """The network's image [3, height, width] uint8 from RGB pixels [H, W, 3]. Raises InputError if rows are missing."""
     scaled_height = _scaled_height(pixels.shape[1], pixels.shape[0], config)
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
     if tensor.shape[-2:] != (scaled_height, config.width):
         size = (scaled_height, config.width)
         tensor = torch.nn.functional.interpolate(tensor, size=size, mode="bicubic", antialias=True)

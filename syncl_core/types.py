@@ -15,7 +15,7 @@ Shape letters: B batch, N cameras, K track slots, Q object queries, D channels, 
 Units: metres, seconds, radians; time stamps are int64 nanoseconds.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -80,6 +80,14 @@ class ObjectSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, keep: np.ndarray) -> "ObjectSet":
+        """The objects where `keep` [M] is True, in their order."""
+        rows = np.flatnonzero(keep)
+        arrays = ("scores", "centers", "sizes", "rotations", "velocities", "num_points")
+        chosen = {name: value[rows] for name in arrays if (value := getattr(self, name)) is not None}
+        ids, labels = (tuple(values[i] for i in rows) for values in (self.ids, self.labels))
+        return replace(self, ids=ids, labels=labels, **chosen)
 
 
 def _device_value(cls):

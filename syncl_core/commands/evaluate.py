@@ -1,0 +1,43 @@
+"""`syncl eval`: official nuScenes tracking metrics of a submission file."""
+
+import argparse
+
+EXAMPLES = """examples:
+  syncl eval /data/nuscenes out/tracks/tracks.json --split mini_val
+  syncl eval /data/nuscenes out/tracks/tracks.json --scene scene-0103 --scene scene-0916 -o out/metrics
+  syncl eval out/world out/tracks/tracks.json          every scene the file has key frames of
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "eval",
+        help="official nuScenes tracking metrics",
+        description="Compare tracks with the ground truth of a nuScenes root, by nuscenes-devkit: AMOTA, AMOTP, IDS.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", metavar="NUSCENES", help="nuScenes root: has v1.0-*/ and maps/")
+    parser.add_argument("tracks", metavar="TRACKS.JSON", help="tracks in the nuScenes tracking submission format")
+    scope = parser.add_mutually_exclusive_group()
+    scope.add_argument("--split", default="", help="nuScenes split, or one of the root's own splits.json")
+    scope.add_argument("--scene", action="append", default=[], metavar="NAME", help="scene; may be given several times")
+    parser.add_argument("--version", default="", help="version folder; needed only if the root has several")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="write the devkit's summary and details there, and the table"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
+    from syncl_core.io.files import write_text
+
+    metrics = evaluate_tracking(args.root, args.version, args.split or args.scene, args.tracks, args.output)
+    table = format_metrics(metrics)
+    print(table)
+    if args.output:
+        write_text(Path(args.output) / "metrics.txt", table + "\n")
+    return 0

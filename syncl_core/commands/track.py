@@ -1,0 +1,101 @@
+"""`syncl track`: a rosbag or a nuScenes root to tracks, without ROS."""
+
+import argparse
+
+EXAMPLES = """examples:
+  syncl track out/scene -o out/tracks                         a rosbag2 folder or .mcap file
+  syncl track /data/sets/nuscenes --scene scene-0103 -o out/tracks
+  syncl track out/scene -c config/petr_small_320x800.yaml --checkpoint model.safetensors -o out/tracks
+
+OUT/tracks.json is a nuScenes tracking submission (only where key frames are known), OUT/<scene> a rosbag2 with
+/tracker/tracks and /tracker/markers.
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "track",
+        help="track a rosbag or a nuScenes root without ROS",
+        description="Track every frame set of a recording; nothing is dropped.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="rosbag2 (folder, .mcap or .db3) or nuScenes root")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument("-c", "--config", default="", help="YAML of the tracker (default: the checkpoint's own)")
+    parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: untrained")
+    parser.add_argument("--scene", action="append", default=[], metavar="NAME", help="only this scene (repeatable)")
+    parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of untrained weights (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    import sys
+    from pathlib import Path
+
+    from syncl_core.checkpoint import load_tracker
+    from syncl_core.io.files import refuse_existing
+    from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
+    from syncl_core.io.track_bag import write_track_bag
+
+    output = Path(args.output)
+    tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
+    recordings = _recordings(args, tracker.config)
+    targets = [output / name for name, _, _ in recordings]
+    if not args.overwrite:
+        refuse_existing(output / "tracks.json", *targets)
+    results = {}
+    for (name, samples, frame_sets), target in zip(recordings, targets, strict=True):
+        objects = _track(tracker, frame_sets, name, args.device)
+        write_track_bag(target, objects, overwrite=args.overwrite)
+        results |= match_to_samples(objects, samples)
+        print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
+    if results:
+        write_submission(output / "tracks.json", tracking_submission(results))
+        print(f"{len(results)} key frames -> {output / 'tracks.json'}")
+    if not args.checkpoint:
+        print("The weights are untrained: the boxes mean nothing.", file=sys.stderr)
+    return 0
+
+
+def _recordings(args: argparse.Namespace, config) -> list[tuple]:
+    """(name, key frames, frame sets) of each recording of the source."""
+    from pathlib import Path
+
+    from syncl_core import offline
+    from syncl_core.data.nuscenes import NuScenesScenes
+    from syncl_core.errors import InputError
+
+    if not offline.is_bag(args.source):
+        data = NuScenesScenes(args.source, args.version)
+        scenes = args.scene or data.scene_names
+        return [(name, data.samples(name), offline.scene_frame_sets(data, name, config)) for name in scenes]
+    if args.scene:
+        raise InputError(f"{args.source}: a bag is one recording; --scene is for nuScenes roots")
+    samples = [sample for scene in offline.bag_samples(args.source).values() for sample in scene]
+    frame_sets = offline.bag_frame_sets(args.source, config, on_problems=_print_problems)
+    return [(Path(args.source).resolve().stem, samples, frame_sets)]
+
+
+def _track(tracker, frame_sets, name: str, device: str) -> list:
+    """The objects of every set, under a progress bar."""
+    from tqdm import tqdm
+
+    from syncl_core.runtime.session import TrackerSession
+    from syncl_core.tracking.state import init_state
+
+    session = TrackerSession(tracker.step, init_state, tracker.config, device)
+    try:
+        return [session.process(frame_set).objects for frame_set in tqdm(frame_sets, desc=name, unit="set")]
+    finally:
+        session.close()
+
+
+def _print_problems(problems: dict) -> None:
+    import sys
+
+    for reason, problem in problems.items():
+        print(f"note: {reason} ({problem.count} times), last: {problem.message}", file=sys.stderr)

@@ -1,0 +1,81 @@
+"""The transformer decoder of PETR, post-norm; the detection head and the three reasoning networks share it.
+
+x = norm(x + self_attention(x)); x = norm(x + cross_attention(x, memory)); x = norm(x + feed_forward(x)), with positions
+added to queries and keys but not to values. Positions stay the same in all layers.
+"""
+
+import torch
+from torch import nn
+
+from syncl_core.models.attention import KeysValues, MultiHeadAttention
+
+
+class Decoder(nn.Module):
+    """Every layer's output passes one shared norm on its way out; the next layer gets it without."""
+
+    def __init__(self, num_layers: int, embed_dim: int, num_heads: int, ffn_dim: int, dropout: float):
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(embed_dim, num_heads, ffn_dim, dropout) for _ in range(num_layers))
+        self.post_norm = nn.LayerNorm(embed_dim)
+
+    def project(self, memory: torch.Tensor, position: torch.Tensor) -> list[KeysValues]:
+        """Keys and values of the memory [B, P, D] at `position` (broadcastable to it), one pair for each layer."""
+        key = memory + position
+        return [layer.attentions[1]["attn"].project(key, memory) for layer in self.layers]
+
+    def forward(
+        self,
+        x: torch.Tensor,  # [B, M, D]
+        position: torch.Tensor,  # broadcastable to x
+        memory: list[KeysValues],  # from `project`
+        valid: torch.Tensor | None = None,  # [B, M] bool; rows that self-attention may look at
+        memory_valid: torch.Tensor | None = None,  # [B, P] bool
+        all_layers: bool = False,
+    ) -> torch.Tensor:
+        """[L, B, M, D] for all layers, [1, B, M, D] for the last one only."""
+        outputs = []
+        for layer, keys_values in zip(self.layers, memory, strict=True):
+            x = layer(x, position, keys_values, valid, memory_valid)
+            outputs.append(x)
+        return self.post_norm(torch.stack(outputs if all_layers else outputs[-1:]))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, embed_dim: int, num_heads: int, ffn_dim: int, dropout: float):
+        super().__init__()
+        # The one-entry dictionaries and lists reproduce the names of the public checkpoints: attentions.0.attn.*.
+        self.attentions = nn.ModuleList(
+            nn.ModuleDict({"attn": MultiHeadAttention(embed_dim, num_heads, dropout)}) for _ in ("self", "cross")
+        )
+        self.ffns = nn.ModuleList([FeedForward(embed_dim, ffn_dim, dropout)])
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        position: torch.Tensor,
+        memory: KeysValues,
+        valid: torch.Tensor | None,
+        memory_valid: torch.Tensor | None,
+    ) -> torch.Tensor:
+        self_attention, cross_attention = (attention["attn"] for attention in self.attentions)
+        located = x + position
+        x = self.norms[0](x + self.dropout(self_attention(located, self_attention.project(located, x), valid)))
+        x = self.norms[1](x + self.dropout(cross_attention(x + position, memory, memory_valid)))
+        return self.norms[2](x + self.ffns[0](x))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, embed_dim: int, ffn_dim: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Sequential(nn.Linear(embed_dim, ffn_dim), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+            nn.Linear(ffn_dim, embed_dim),
+            nn.Dropout(dropout),
+        )
+        for linear in (self.layers[0][0], self.layers[1]):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)

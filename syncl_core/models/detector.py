@@ -1,0 +1,67 @@
+"""PETR as one network: images -> memory; memory and queries -> classes and boxes. Has no memory of earlier frames."""
+
+import torch
+from torch import nn
+
+from syncl_core.config import ModelConfig, SynclConfig
+from syncl_core.errors import InputError
+from syncl_core.models import position
+from syncl_core.models.backbones.small import SmallBackbone
+from syncl_core.models.heads import HeadOutput, Memory, PETRHead, Queries
+from syncl_core.models.neck import CPFPN
+from syncl_core.types import Frame
+
+# Of 0..255 images, in the order blue, green, red, as the public checkpoints were trained.
+IMAGE_MEAN_BGR = (103.53, 116.28, 123.675)
+IMAGE_STD_BGR = (57.375, 57.12, 58.395)
+
+
+class Detector(nn.Module):
+    """Parameter names are those of the public PF-Track checkpoints."""
+
+    def __init__(self, config: SynclConfig):
+        super().__init__()
+        model, dim = config.model, config.model.embed_dim
+        self.img_backbone = _backbone(model)
+        self.img_neck = CPFPN(self.img_backbone.out_channels, dim)
+        self.pts_bbox_head = PETRHead(model, len(config.classes))
+        self.reference_points = nn.Embedding(model.num_queries, 3)
+        self.query_feat_embedding = nn.Embedding(model.num_queries, dim)
+        self.query_embedding = nn.Sequential(nn.Linear(3 * dim // 2, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
+        nn.init.uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.query_feat_embedding.weight)
+        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN_BGR).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(IMAGE_STD_BGR).view(1, 3, 1, 1), persistent=False)
+
+    def encode(self, frame: Frame) -> Memory:
+        """Image tokens of a frame and where they look."""
+        images = (frame.images.flatten(0, 1).flip(1) - self.image_mean) / self.image_std
+        features = self.img_neck(self.img_backbone(images.contiguous(memory_format=torch.channels_last)))
+        # A missing camera's matrix means nothing and may not even be invertible.
+        neutral = torch.eye(4, dtype=torch.float64, device=images.device)
+        image_from_model = torch.where(frame.camera_valid[..., None, None], frame.image_from_model, neutral)
+        where = self.pts_bbox_head.embed_position(image_from_model, features.shape[-2:], images.shape[-2:])
+        return self.pts_bbox_head.encode(features, where, frame.camera_valid)
+
+    def object_queries(self, batch: int) -> Queries:
+        """The learned queries that look for new objects, the same in every frame."""
+        reference = self.reference_points.weight.expand(batch, -1, -1)
+        return Queries(
+            content=self.query_feat_embedding.weight.expand(batch, -1, -1),
+            reference=reference,
+            position=self.embed_reference(reference),
+            valid=torch.ones(reference.shape[:2], dtype=torch.bool, device=reference.device),
+        )
+
+    def embed_reference(self, reference: torch.Tensor) -> torch.Tensor:
+        """Position embedding [B, M, D] of points [B, M, 3], fractions of pc_range."""
+        return self.query_embedding(position.point_sine(reference, self.query_embedding[0].in_features // 3))
+
+    def decode(self, memory: Memory, queries: Queries, all_layers: bool = False) -> HeadOutput:
+        return self.pts_bbox_head(memory, queries, all_layers)
+
+
+def _backbone(config: ModelConfig) -> nn.Module:
+    if config.backbone == "small":
+        return SmallBackbone()
+    raise InputError(f"model.backbone: unknown backbone {config.backbone!r}; known: small")

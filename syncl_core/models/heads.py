@@ -1,0 +1,125 @@
+"""The PETR head: image features become a located memory, queries look at it and turn into classes and boxes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from syncl_core.config import ModelConfig
+from syncl_core.models import position
+from syncl_core.models.box_code import CODE_SIZE, denormalize, resolve_center, with_center
+from syncl_core.models.decoder import Decoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the queries look at: P = N * h * w image tokens, camera-major, then row, then column."""
+
+    tokens: torch.Tensor  # [B, P, D]
+    position: torch.Tensor  # [B, P, D] depends on the calibration only
+    valid: torch.Tensor  # [B, P] bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queries:
+    """What looks at the memory: M rows, object queries first, then track slots."""
+
+    content: torch.Tensor  # [B, M, D]
+    reference: torch.Tensor  # [B, M, 3] fractions of pc_range
+    position: torch.Tensor  # [B, M, D] embedded reference
+    valid: torch.Tensor  # [B, M] bool; False = free slot, invisible to the others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadOutput:
+    """One row per query. L is the number of layers asked for; the last is the final one."""
+
+    logits: torch.Tensor  # [L, B, M, C]
+    box: torch.Tensor  # [L, B, M, 10] box code
+    features: torch.Tensor  # [B, M, D] of the last layer
+    reference: torch.Tensor  # [B, M, 3] centre of the last layer's box, fractions of pc_range
+
+
+class PETRHead(nn.Module):
+    def __init__(self, config: ModelConfig, num_classes: int):
+        super().__init__()
+        dim = config.embed_dim
+        decoder = Decoder(config.num_layers, dim, config.num_heads, config.ffn_dim, config.dropout)
+        self.input_proj = nn.Conv2d(dim, dim, 1)
+        self.position_encoder = _conv_mlp(3 * config.depth_bins, 4 * dim, dim)
+        self.adapt_pos3d = _conv_mlp(3 * dim // 2, 4 * dim, dim)
+        self.transformer = nn.ModuleDict({"decoder": decoder})
+        # One head for all layers; the public checkpoints list it once per layer.
+        self.cls_branches = nn.ModuleList([class_branch(dim, num_classes, config.class_prior)] * config.num_layers)
+        self.reg_branches = nn.ModuleList([_box_branch(dim)] * config.num_layers)
+        depths = position.lid_depths(config.depth_bins, config.depth_start, config.position_range[3])
+        self.register_buffer("depths", depths, persistent=False)
+        self.register_buffer("position_range", torch.tensor(config.position_range).view(2, 3), persistent=False)
+        self.register_buffer("pc_range", torch.tensor(config.pc_range).view(2, 3), persistent=False)
+
+    def encode(self, features: torch.Tensor, memory_position: torch.Tensor, camera_valid: torch.Tensor) -> Memory:
+        """Features [B*N, D, h, w], their positions [B, P, D] and camera_valid [B, N] -> Memory."""
+        batch, cameras = camera_valid.shape
+        tokens = self.input_proj(features).flatten(2).transpose(1, 2).reshape(batch, -1, features.shape[1])
+        # Attention needs something to look at: without any image that is all the black ones.
+        visible = camera_valid | ~camera_valid.any(dim=1, keepdim=True)
+        valid = visible.repeat_interleave(tokens.shape[1] // cameras, dim=1)
+        return Memory(tokens=tokens, position=memory_position, valid=valid)
+
+    def embed_position(
+        self,
+        image_from_model: torch.Tensor,  # [B, N, 4, 4] float64
+        feature_size: tuple[int, int],
+        image_size: tuple[int, int],
+    ) -> torch.Tensor:
+        """Position embedding [B, P, D] of the tokens. It changes only with its arguments, so a caller may keep it."""
+        batch, cameras = image_from_model.shape[:2]
+        points = position.ray_points(image_from_model, feature_size, image_size, self.depths)
+        rays = position.ray_encoding(points, self.position_range).flatten(0, 1).permute(0, 3, 1, 2)
+        num_features = self.adapt_pos3d[0].in_channels // 3
+        sines = position.token_sine(cameras, *feature_size, num_features, rays.device).permute(0, 3, 1, 2)
+        embedding = self.position_encoder(rays).unflatten(0, (batch, cameras)) + self.adapt_pos3d(sines)
+        return embedding.flatten(3).transpose(2, 3).flatten(1, 2)
+
+    def forward(self, memory: Memory, queries: Queries, all_layers: bool = False) -> HeadOutput:
+        """Decode the queries. `all_layers` adds the outputs of the earlier layers, which only losses need."""
+        decoder = self.transformer["decoder"]
+        keys_values = decoder.project(memory.tokens, memory.position)
+        features = decoder(
+            queries.content, queries.position, keys_values, queries.valid, memory.valid, all_layers=all_layers
+        )
+        reference, code = resolve_center(self.reg_branches[0](features), queries.reference)
+        return HeadOutput(
+            logits=self.cls_branches[0](features).float(),
+            box=with_center(code, denormalize(reference, self.pc_range)),
+            features=features[-1],
+            reference=reference[-1],
+        )
+
+
+def class_branch(dim: int, num_classes: int, prior: float) -> nn.Sequential:
+    """Logits whose sigmoids all start near `prior` (focal loss, Lin et al. 2017, sec. 4.1)."""
+    branch = normed_branch(dim, num_classes)
+    nn.init.constant_(branch[-1].bias, -math.log((1 - prior) / prior))
+    return branch
+
+
+def normed_branch(dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
+        nn.Linear(dim, out_dim),
+    )
+
+
+def _box_branch(dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Linear(dim, dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(dim, dim), nn.ReLU(inplace=True)),
+        nn.Linear(dim, CODE_SIZE),
+    )
+
+
+def _conv_mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_dim, hidden_dim, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden_dim, out_dim, 1))

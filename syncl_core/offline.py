@@ -1,0 +1,83 @@
+"""Recordings through the tracker, without ROS: every set is processed, none is dropped.
+
+A bag goes through the same Intake as the node's topics, with a clock that stands still: stamps alone close sets, so the
+result does not depend on how fast anything is read. nuScenes tables give their key frames directly.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from syncl_core.config import SynclConfig
+from syncl_core.data.nuscenes import NuScenesScenes, Sample
+from syncl_core.errors import InputError
+from syncl_core.io import messages
+from syncl_core.io.bag_reader import BagReader
+from syncl_core.io.sensor_events import sensor_events
+from syncl_core.io.topics import Topics
+from syncl_core.runtime.intake import Intake
+from syncl_core.runtime.problems import Problem
+from syncl_core.types import FrameSet
+
+
+def bag_frame_sets(
+    path: str | Path,
+    config: SynclConfig,
+    topics: Topics | None = None,
+    on_problems: Callable[[dict[str, Problem]], None] | None = None,
+) -> Iterator[FrameSet]:
+    """The frame sets of a rosbag2, in order of time. `on_problems` hears at the end why other input became no set.
+
+    Raises InputError naming the file and the topic for unusable content, and if there is not a single set.
+    """
+    intake = Intake(config, clock_ns=lambda: 0, strict=True)
+    count = 0
+    with BagReader(path) as reader:
+        cameras, required = config.rig.cameras, config.sync.min_cameras
+        for _, deliver in sensor_events(reader, cameras, topics, min_cameras=required):
+            deliver(intake)
+            for frame_set in intake.poll():
+                count += 1
+                yield frame_set
+        for frame_set in intake.finish():
+            count += 1
+            yield frame_set
+    problems = intake.problems()
+    if not count:
+        reasons = "; ".join(f"{name} ({problem.count} times): {problem.message}" for name, problem in problems.items())
+        raise InputError(f"{path}: no complete set of images{': ' + reasons if reasons else ''}")
+    if on_problems is not None:
+        on_problems(problems)
+
+
+def scene_frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig) -> Iterator[FrameSet]:
+    """The key frames of a scene that have enough images. Raises InputError if none has."""
+    count = 0
+    for sample in data.samples(scene):
+        frame_set = data.frame_set(sample.token, config.rig.cameras, allow_missing=True)
+        if sum(view is not None for view in frame_set.views) >= config.sync.min_cameras:
+            count += 1
+            yield frame_set
+    if not count:
+        raise InputError(
+            f"{data.root}: {scene}: no key frame has {config.sync.min_cameras} images on disk (sync.min_cameras)"
+        )
+
+
+def bag_samples(path: str | Path, topics: Topics | None = None) -> dict[str, list[Sample]]:
+    """The nuScenes key frames by scene that `syncl bag` recorded; empty for a bag of another origin."""
+    topic = (topics or Topics()).sample
+    scenes: dict[str, list[Sample]] = {}
+    with BagReader(path) as reader:
+        if topic in reader.topics:
+            for _, message, _ in reader.decoded([topic]):
+                scene, token, t_ns = messages.sample_record_from(message)
+                scenes.setdefault(scene, []).append(Sample(token, t_ns))
+    return scenes
+
+
+def is_bag(path: str | Path) -> bool:
+    """Whether `path` looks like a rosbag2 rather than a nuScenes root. Raises InputError if nothing is there."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return path.is_file() or (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))

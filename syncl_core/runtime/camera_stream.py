@@ -1,0 +1,73 @@
+"""One camera's images while they wait for a set, and what was learned about its rhythm."""
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+
+_MEMORY = 9  # stamp differences and offsets the running medians look back on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StampedImage:
+    """An image that waits. The payload is opaque."""
+
+    stamp_ns: int
+    payload: object
+    arrived_ns: int  # on the clock
+    period_ns: int | None  # of its stream up to this image, so that it does not depend on what arrived later
+
+
+class CameraStream:
+    """A short queue of images in order of their stamps, with running medians of period and phase."""
+
+    def __init__(self):
+        self.images: deque[StampedImage] = deque()
+        self.newest_ns: int | None = None
+        self.phase_ns = 0  # usual offset from the anchor camera; 0 until learned
+        self.silent = False  # the clock ran out waiting for it; not waited for until its next image
+        self._steps_ns: deque[int] = deque(maxlen=_MEMORY)
+        self._offsets_ns: deque[int] = deque(maxlen=_MEMORY)
+
+    def arrive(self, stamp_ns: int, payload: object, arrived_ns: int) -> StampedImage:
+        """The image with what the stream knows at its stamp. It is not queued yet."""
+        if self.newest_ns is not None:
+            self._steps_ns.append(stamp_ns - self.newest_ns)
+        self.newest_ns = stamp_ns
+        self.silent = False
+        period_ns = statistics.median_low(self._steps_ns) if self._steps_ns else None
+        return StampedImage(stamp_ns=stamp_ns, payload=payload, arrived_ns=arrived_ns, period_ns=period_ns)
+
+    def nearest(self, target_ns: int, max_spread_ns: int) -> tuple[StampedImage | None, bool]:
+        """The image nearest to the target, and whether that is settled: no later image can be nearer.
+
+        An image less than half a period before the target settles it at once, without waiting for its successor.
+        """
+        before = None
+        for image in self.images:
+            reach_ns = min(image.period_ns // 2, max_spread_ns) if image.period_ns else 0
+            if image.stamp_ns >= target_ns - reach_ns:
+                nearer = before is None or abs(image.stamp_ns - target_ns) <= target_ns - before.stamp_ns
+                return image if nearer else before, True
+            before = image
+        return before, False
+
+    @property
+    def has_phase(self) -> bool:
+        return bool(self._offsets_ns)
+
+    def learn_phase(self, offset_ns: int, period_ns: int | None) -> None:
+        """Running median of the offset from the anchor, less whole periods.
+
+        So a set that began with an image of the wrong sweep does not make that a habit.
+        """
+        self._offsets_ns.append(offset_ns)
+        whole = period_ns or math.inf
+        self.phase_ns = statistics.median_low(o - round(o / whole) * (period_ns or 0) for o in self._offsets_ns)
+
+    def drop_before(self, stamp_ns: int) -> int:
+        """Forget queued images older than the stamp; returns how many."""
+        before = len(self.images)
+        while self.images and self.images[0].stamp_ns < stamp_ns:
+            self.images.popleft()
+        return before - len(self.images)

@@ -1,0 +1,207 @@
+"""Sensor data in, complete FrameSets out: the one door to the tracker, for the ROS node and for offline tracking.
+
+`add_*` only store. `poll` joins the images of a closed set with calibration and poses: every camera gets the vehicle
+pose at its own stamp, through the fixed frame. A set whose poses are not there yet waits, up to `ego_wait_s` on the
+clock and `MAX_LAG_NS` of later sets; then it goes on without the cameras that still lack something, or is rejected by
+name. Locked inside: `add_*` and `poll` may run in different threads.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from syncl_core import geometry
+from syncl_core.config import SynclConfig
+from syncl_core.errors import InputError
+from syncl_core.runtime.problems import Problem, ProblemLog
+from syncl_core.runtime.set_assembler import JUMP_NS, MAX_LAG_NS, AssembledSet, SetAssembler
+from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
+from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    images: AssembledSet  # payloads are (frame_id, RawImage)
+    deadline_ns: int
+
+
+class _NotKnown(Exception):
+    """A view cannot be built (yet): reason, message, and whether waiting could help."""
+
+    def __init__(self, reason: str, message: str, may_come: bool = True):
+        super().__init__(message)
+        self.reason = reason
+        self.may_come = may_come
+
+
+class Intake:
+    """Collects sensor data until it is a FrameSet. Stamps are measurement times; `clock_ns` decides about waiting only.
+
+    Unusable input is counted by reason (`problems`). With `strict`, as for a recording, a wrong camera name,
+    calibration or transform raises InputError instead. `time_jumps` counts how often time went back: whoever keeps
+    memory over time must forget it then.
+    """
+
+    def __init__(
+        self,
+        config: SynclConfig,
+        clock_ns: Callable[[], int],
+        fixed_frame: str = "odom",
+        base_frame: str = "base_link",
+        *,
+        ego_wait_s: float = 0.2,
+        strict: bool = False,
+    ):
+        self.time_jumps = 0
+        self._config = config
+        self._clock_ns = clock_ns
+        self._fixed_frame = fixed_frame
+        self._base_frame = base_frame
+        self._ego_wait_ns = round(ego_wait_s * 1e9)
+        self._strict = strict
+        self._lock = threading.Lock()
+        self._assembler = SetAssembler(config.sync, config.rig.cameras, clock_ns)
+        self._tree = TransformTree()
+        self._models: dict[str, CameraModel] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._problems = ProblemLog()
+
+    def add_image(self, camera: str, t_ns: int, frame_id: str, image: RawImage) -> None:
+        """`camera` is a name of the rig; `frame_id` its frame in the transform tree ("" = the name in lower case)."""
+        with self._lock:
+            outcome = self._assembler.add(camera, t_ns, (frame_id or camera.lower(), image))
+            if outcome == "time_jump":
+                self.time_jumps += 1
+                self._waiting.clear()
+                self._tree.clear(newer_than_ns=t_ns + JUMP_NS)  # edges that have jumped before are already right
+            elif outcome == "unknown_camera" and self._strict:
+                raise InputError(f"{camera}: not a camera of the rig: {', '.join(self._config.rig.cameras)}")
+
+    def add_camera_model(self, camera: str, model: CameraModel) -> None:
+        """Calibration of one camera; the latest one counts."""
+        with self._lock:
+            intrinsics = np.asarray(model.intrinsics)
+            finite = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all()
+            if not finite or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or model.width <= 0 or model.height <= 0:
+                self._reject("bad_camera_model", f"{camera}: unusable calibration: {model}")
+            else:
+                self._models[camera] = model
+
+    def add_transform(
+        self, parent: str, child: str, t_ns: int, parent_from_child: np.ndarray, static: bool = False
+    ) -> None:
+        """One transform [4, 4] of the tree, from /tf or /tf_static."""
+        with self._lock:
+            newest_ns = self._tree.newest_ns(child)
+            if not static and newest_ns is not None and t_ns < newest_ns - JUMP_NS:
+                self._tree.clear(newer_than_ns=t_ns + JUMP_NS)  # a bag looped, and its poses come before its images
+                self._problems.add("transform_time_jump", f"{parent} -> {child}: from {newest_ns} back to {t_ns} ns")
+            if (known := self._tree.parent(child)) not in (None, parent):
+                self._problems.add("parent_changed", f"{child} hung on {known}, now on {parent}: two publishers?")
+            try:
+                self._tree.insert(parent, child, t_ns, parent_from_child, static)
+            except ValueError as error:
+                self._reject("bad_transform", f"transform at {t_ns} ns: {error}")
+
+    def add_odometry(self, t_ns: int, fixed_from_base: np.ndarray) -> None:
+        """One vehicle pose [4, 4]."""
+        self.add_transform(self._fixed_frame, self._base_frame, t_ns, fixed_from_base)
+
+    def poll(self) -> list[FrameSet]:
+        """Sets that became complete since the last call, in order of time."""
+        with self._lock:
+            return self._settle(self._assembler.poll(), end=False)
+
+    def finish(self) -> list[FrameSet]:
+        """The rest, at the end of a recording: nothing more will come."""
+        with self._lock:
+            return self._settle(self._assembler.finish(), end=True)
+
+    def next_deadline_ns(self) -> int | None:
+        """Clock time at which `poll` could return a set although nothing arrives; None = nothing is waiting."""
+        with self._lock:
+            deadlines = [self._assembler.next_deadline_ns(), *(waiting.deadline_ns for waiting in self._waiting)]
+            return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def problems(self) -> dict[str, Problem]:
+        """Why input did not become a set: by reason, how often and what was said last."""
+        with self._lock:
+            return self._assembler.problems.snapshot() | self._problems.snapshot()
+
+    def _reject(self, reason: str, message: str) -> None:
+        if self._strict:
+            raise InputError(message)
+        self._problems.add(reason, message)
+
+    def _settle(self, closed: list[AssembledSet], end: bool) -> list[FrameSet]:
+        now_ns = self._clock_ns()
+        self._waiting.extend(_Waiting(images=images, deadline_ns=now_ns + self._ego_wait_ns) for images in closed)
+        ready = []
+        while self._waiting:
+            overdue = end or now_ns >= self._waiting[0].deadline_ns or self._waiting_span_ns() > MAX_LAG_NS
+            views, gaps = self._views(self._waiting[0].images, overdue)
+            if not overdue and any(gap.may_come for gap in gaps):
+                break
+            self._waiting.popleft()
+            frame_set = self._frame_set(views, gaps)
+            if frame_set is not None:
+                ready.append(frame_set)
+        return ready
+
+    def _waiting_span_ns(self) -> int:
+        return self._waiting[-1].images.anchor_ns - self._waiting[0].images.anchor_ns
+
+    def _views(self, images: AssembledSet, overdue: bool) -> tuple[list[CameraView | None], list[_NotKnown]]:
+        views, gaps = [], []
+        for camera, t_ns, payload in zip(self._config.rig.cameras, images.stamps_ns, images.payloads, strict=True):
+            try:
+                views.append(None if t_ns is None else self._view(camera, t_ns, *payload, overdue))
+            except _NotKnown as gap:
+                views.append(None)
+                gaps.append(gap)
+        return views, gaps
+
+    def _view(self, camera: str, t_ns: int, frame_id: str, image: RawImage, overdue: bool) -> CameraView:
+        model = self._models.get(camera)
+        if model is None:
+            raise _NotKnown("missing_camera_model", f"{camera}: no calibration (camera_info) received")
+        # Extrapolating earlier than necessary would make the result depend on when the pose arrived.
+        limit_s = self._config.sync.max_extrapolation if overdue else 0.0
+        try:
+            base_from_cam = self._tree.lookup(self._base_frame, frame_id, t_ns, limit_s)
+            global_from_base = self._tree.lookup(self._fixed_frame, self._base_frame, t_ns, limit_s)
+        except TransformLookupError as error:
+            raise _NotKnown("missing_transform", f"{camera}: {error}", error.may_come) from None
+        return CameraView(
+            camera=camera,
+            t_ns=t_ns,
+            image=image,
+            model=model,
+            base_from_cam=base_from_cam,
+            global_from_base=global_from_base,
+        )
+
+    def _frame_set(self, views: list[CameraView | None], gaps: list[_NotKnown]) -> FrameSet | None:
+        for gap in gaps:
+            self._problems.add(gap.reason, str(gap))
+        present = [view for view in views if view is not None]
+        if len(present) < self._config.sync.min_cameras:
+            self._problems.add("incomplete_set", f"set rejected, {len(gaps)} of its cameras cannot be used: {gaps[0]}")
+            return None
+        newest = max(present, key=lambda view: view.t_ns)
+        return FrameSet(
+            t_ns=newest.t_ns,
+            global_from_base=newest.global_from_base,
+            base_from_model=self._base_from_model(newest.t_ns),
+            views=tuple(views),
+        )
+
+    def _base_from_model(self, t_ns: int) -> np.ndarray:
+        rig = self._config.rig
+        try:
+            return self._tree.lookup(self._base_frame, rig.model_frame.lower(), t_ns)
+        except TransformLookupError:
+            return geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)

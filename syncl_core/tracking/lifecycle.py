@@ -1,0 +1,101 @@
+"""Birth, coasting and death of tracks by score (PF-Track, sec. 3.4), on fixed slots and without looking at values.
+
+A row is `seen` when its score reaches `record_threshold`: what the network said replaces what the track was. It is
+`active` when the score also exceeds `score_threshold`: a new row becomes a track, an old one has its misses forgiven.
+A track not seen coasts along its prediction; after `max_age` frames in a row that were not active it dies.
+"""
+
+import dataclasses
+
+import torch
+
+from syncl_core.config import TrackConfig
+from syncl_core.models.box_code import code_center
+from syncl_core.models.reasoning import Refined
+from syncl_core.tracking.state import ROW_FIELDS, select_rows
+from syncl_core.types import TrackState
+
+COAST_SCORE = 0.01
+"""Score of a track that was not seen: below every output threshold, and first to go when slots are short."""
+
+
+def update(
+    state: TrackState, refined: Refined, config: TrackConfig, num_tracking_classes: int
+) -> tuple[TrackState, torch.Tensor]:
+    """Judge this frame's rows: Q object queries, then the K slots of the propagated `state`.
+
+    Returns the state with the K best survivors and which of its rows were seen [B, K].
+    Motion and future of the seen ones are still to be predicted.
+    """
+    slots = state.track_id.shape[1]
+    num_new = refined.box.shape[1] - slots
+    rows = _with_new_rows(state, num_new)
+    score, label = refined.logits.sigmoid().max(dim=-1)
+    seen = score >= config.record_threshold
+    active = seen & (score > config.score_threshold)
+    alive = rows.track_id >= 0
+    new = torch.arange(alive.shape[1], device=alive.device) < num_new  # a free slot is neither alive nor new
+
+    misses = torch.where(active, 0, rows.misses + 1)
+    trackable = ~seen | (label < num_tracking_classes)
+    keep = trackable & ((active & (alive | new)) | (alive & (misses < config.max_age)))
+
+    rows = _commit(rows, refined, seen, score, label)
+    rows = dataclasses.replace(rows, misses=misses, age=rows.age + alive)
+    return _keep_best(rows, keep, seen, slots)
+
+
+def commit_forecast(state: TrackState, motion: torch.Tensor, seen: torch.Tensor) -> TrackState:
+    """Seen rows [B, K] take the new prediction [B, K, F, 2]; the others go on with the rest of their old one."""
+    path = state.reference[:, :, None] + torch.nn.functional.pad(motion.cumsum(dim=2), (0, 1))
+    return dataclasses.replace(
+        state,
+        motion=torch.where(seen[..., None, None], motion, state.motion),
+        future=torch.where(seen[..., None, None], path, state.future),
+    )
+
+
+def _with_new_rows(state: TrackState, num_new: int) -> TrackState:
+    """The state with `num_new` free rows in front, where the object queries stand."""
+
+    def prepend(name: str) -> torch.Tensor:
+        old = getattr(state, name)
+        new = old.new_full((old.shape[0], num_new, *old.shape[2:]), -1 if name == "track_id" else 0)
+        return torch.cat([new, old], dim=1)
+
+    return dataclasses.replace(state, **{name: prepend(name) for name in ROW_FIELDS})
+
+
+def _commit(
+    rows: TrackState, refined: Refined, seen: torch.Tensor, score: torch.Tensor, label: torch.Tensor
+) -> TrackState:
+    """Seen rows become what the network said; the others keep what `propagate` left. History grows for all."""
+    box = torch.where(seen[..., None], refined.box, rows.box)
+    return dataclasses.replace(
+        rows,
+        query=torch.where(seen[..., None], refined.features.to(rows.query.dtype), rows.query),
+        reference=code_center(box),
+        box=box,
+        score=torch.where(seen, score, COAST_SCORE),
+        label=torch.where(seen, label, rows.label),
+        history=refined.history.to(rows.history.dtype),
+        history_valid=refined.history_valid,
+    )
+
+
+def _keep_best(rows: TrackState, keep: torch.Tensor, seen: torch.Tensor, slots: int) -> tuple[TrackState, torch.Tensor]:
+    """The `slots` best rows to keep, in their old order; only they get identities, none is spent on other rows."""
+    best = torch.where(keep, rows.score, -1.0).argsort(dim=1, descending=True, stable=True)[:, :slots]
+    # Sorted again by row, so that nearly equal scores cannot swap identities.
+    index = best.sort(dim=1).values
+    kept, seen = keep.gather(1, index), seen.gather(1, index)
+    state = select_rows(rows, index)
+    born = kept & (state.track_id < 0)
+    new_id = state.next_id[:, None] + born.cumsum(dim=1) - 1
+    state = dataclasses.replace(
+        state,
+        track_id=torch.where(born, new_id, torch.where(kept, state.track_id, -1)),
+        next_id=state.next_id + born.sum(dim=1),
+        dropped=state.dropped + keep.sum(dim=1) - kept.sum(dim=1),
+    )
+    return state, seen

@@ -1,0 +1,25 @@
+"""TrackState -> Tracks: what the outside world gets to see."""
+
+import torch
+
+from syncl_core.config import SynclConfig
+from syncl_core.models.box_code import code_center, code_size, code_velocity, code_yaw
+from syncl_core.types import Tracks, TrackState
+
+
+def read_tracks(state: TrackState, config: SynclConfig) -> Tracks:
+    """Metric boxes of all slots. Valid are confident tracks inside `position_range`; coasting ones stay hidden."""
+    center = code_center(state.box)
+    low, high = config.model.position_range[:3], config.model.position_range[3:]
+    inside = [(center[..., i] >= low[i]) & (center[..., i] <= high[i]) for i in range(3)]
+    confident = (state.track_id >= 0) & (state.score > config.track.output_threshold)
+    return Tracks(
+        valid=torch.stack([confident, *inside]).all(dim=0),
+        track_id=state.track_id,
+        label=state.label,
+        score=state.score,
+        center=center,
+        size=code_size(state.box),
+        yaw=code_yaw(state.box),
+        velocity=code_velocity(state.box),
+    )

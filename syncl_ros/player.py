@@ -1,0 +1,151 @@
+"""`python -m syncl_ros.player BAG`: a rosbag onto DDS, byte for byte, without rosbag2.
+
+Messages go from the file straight to `publish`, at their recorded distances on the wall clock. It begins when the
+listeners are there and says when everything has been delivered, so that a replay loses nothing at either end.
+"""
+
+import argparse
+import threading
+import time
+
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Bool
+
+from syncl_core.errors import InputError
+from syncl_core.io import messages
+from syncl_core.io.bag_reader import BagReader
+from syncl_ros import conversions, process
+
+EXAMPLES = """examples:
+  python -m syncl_ros.player out/scene --clock 100 --wait-for /tracker/ready
+  python -m syncl_ros.player out/scene --rate 0.5 --loop
+"""
+LATCHED_TOPICS = ("/tf_static",)
+
+
+class Player(Node):
+    """Publishes a bag. `/player/finished` (latched Bool) turns true when every message has been acknowledged."""
+
+    def __init__(self, reader: BagReader, topics: list[str]):
+        super().__init__("player")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self._reader = reader
+        self._clock_publisher = self.create_publisher(Clock, "/clock", conversions.reliable(1))
+        self._finished = self.create_publisher(Bool, "~/finished", conversions.latched())
+        self._finished.publish(Bool(data=False))
+        self._bag_publishers: dict[str, Publisher] = {}
+        for topic in topics or reader.topics:
+            self._advertise(topic, required=bool(topics))
+
+    def _advertise(self, topic: str, required: bool) -> None:
+        try:
+            kind = conversions.message_class(self._reader.require(topic))
+        except InputError as error:
+            if required:
+                raise
+            self.get_logger().warning(f"{topic} is not played: {error}")
+            return
+        profile = conversions.latched if topic in LATCHED_TOPICS else conversions.reliable
+        self._bag_publishers[topic] = self.create_publisher(kind, topic, profile(conversions.DEEP))
+
+    def wait_until_true(self, topics: list[str], timeout_s: float, stop: threading.Event) -> None:
+        """Wait for a true std_msgs/Bool on every topic. Raises InputError naming the silent one."""
+        waiting = set(topics)
+
+        def heard(topic: str, message: Bool) -> None:
+            if message.data:
+                waiting.discard(topic)
+
+        for topic in topics:
+            self.create_subscription(Bool, topic, lambda m, t=topic: heard(t, m), conversions.latched())
+        give_up = time.monotonic() + timeout_s
+        while waiting and not stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+            if time.monotonic() > give_up:
+                raise InputError(f"nobody said true on {', '.join(sorted(waiting))} within {timeout_s:g} s")
+
+    def wait_until_matched(self, stop: threading.Event, timeout_s: float = 5.0) -> None:
+        """Wait until every subscription in the graph is matched with our publisher; a volatile one would lose."""
+        give_up = time.monotonic() + timeout_s
+        while unmatched := self._unmatched_topics():
+            if stop.wait(0.02):
+                return
+            if time.monotonic() > give_up:
+                self.get_logger().warning(f"subscriptions not matched (QoS?): {', '.join(unmatched)}")
+                return
+
+    def _unmatched_topics(self) -> list[str]:
+        return [
+            topic
+            for topic, publisher in self._bag_publishers.items()
+            if publisher.get_subscription_count() < self.count_subscribers(topic)
+        ]
+
+    def play(self, rate: float, clock_hz: float, stop: threading.Event) -> int:
+        """Publish the bag once, at `rate` times its own pace. Returns the number of messages."""
+        count, start_ns, next_clock_ns, begin = 0, 0, 0, time.monotonic()
+        for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
+            if not count:
+                start_ns = next_clock_ns = t_ns
+            while clock_hz and next_clock_ns <= t_ns:
+                stop.wait(max(0.0, begin + (next_clock_ns - start_ns) * 1e-9 / rate - time.monotonic()))
+                self._clock_publisher.publish(Clock(clock=messages.time_from_ns(conversions.make, next_clock_ns)))
+                next_clock_ns += round(1e9 * rate / clock_hz)
+            if stop.wait(max(0.0, begin + (t_ns - start_ns) * 1e-9 / rate - time.monotonic())):
+                break
+            self._bag_publishers[topic].publish(bytes(data))
+            count += 1
+        return count
+
+    def finish(self, timeout_s: float = 30.0) -> None:
+        """Wait until all listeners have everything, then say so."""
+        give_up = time.monotonic() + timeout_s
+        for topic, publisher in self._bag_publishers.items():
+            left_s = max(0.1, give_up - time.monotonic())
+            if not publisher.wait_for_all_acked(Duration(seconds=left_s)):
+                self.get_logger().warning(f"{topic}: not every message was acknowledged within {timeout_s:g} s")
+        self._finished.publish(Bool(data=True))
+        self._finished.wait_for_all_acked(Duration(seconds=1.0))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="player", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 = as recorded (default)")
+    parser.add_argument("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock so often (default: not)")
+    parser.add_argument("--topics", nargs="+", default=[], help="play only these")
+    parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="begin once these Bools are true")
+    parser.add_argument("--wait-timeout", type=float, default=120.0, metavar="S", help="give up waiting (default: 120)")
+    parser.add_argument("--loop", action="store_true", help="start again at the end, until interrupted")
+    args, argv = process.parse(parser, argv)
+    return process.run("player", lambda stop: _play(args, stop), argv)
+
+
+def _play(args: argparse.Namespace, stop: threading.Event) -> None:
+    if not args.rate > 0 or not args.clock >= 0:
+        raise InputError(
+            f"--rate {args.rate:g}, --clock {args.clock:g}: expected a positive rate, a clock of 0 or more"
+        )
+    with BagReader(args.bag) as reader:
+        player = Player(reader, args.topics)
+        player.wait_until_true(args.wait_for, args.wait_timeout, stop)
+        player.wait_until_matched(stop)
+        while not stop.is_set():
+            begin = time.monotonic()
+            count = player.play(args.rate, args.clock, stop)
+            player.get_logger().info(f"played {count} messages in {time.monotonic() - begin:.1f} s")
+            if not args.loop:
+                break
+        if not stop.is_set():
+            player.finish()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+"""A partial YAML file over typed defaults; every mistake names the file and the key."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
+from syncl_core.errors import InputError
+
+
+def written(tmp_path, text):
+    path = tmp_path / "tracker.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_empty_file_gives_the_defaults(tmp_path):
+    assert load_config(written(tmp_path, "")) == SynclConfig()
+
+
+def test_partial_file_changes_only_its_keys(tmp_path):
+    config = load_config(written(tmp_path, "name: mine\nsync:\n  max_spread: 1\nrig:\n  cameras: [A, B, C, D, E, F]\n"))
+    default = SynclConfig()
+    assert config == dataclasses.replace(
+        default,
+        name="mine",
+        sync=dataclasses.replace(default.sync, max_spread=1.0),
+        rig=dataclasses.replace(default.rig, cameras=tuple("ABCDEF")),
+    )
+    assert isinstance(config.sync.max_spread, float)
+
+
+def test_round_trip_through_yaml():
+    text = yaml.safe_dump(config_to_dict(SynclConfig()))
+    assert config_from_dict(SynclConfig, yaml.safe_load(text)) == SynclConfig()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("modle: {}", "modle: unknown key; known here: .*model"),
+        ("model: {width: 3}", "model.width: unknown key"),
+        ("- 1", r"the file: expected keys and values, got \[1\]"),
+        ("sync: 3", "sync: expected keys and values, got 3"),
+        ("track: {slots: 1.5}", "track.slots: expected int, got 1.5"),
+        ("track: {slots: true}", "track.slots: expected int, got True"),
+        ("track: {slots: '3'}", "track.slots: expected int, got '3'"),
+        ("sync: {max_spread: false}", "sync.max_spread: expected float, got False"),
+        ("rig: {cameras: CAM_FRONT}", "rig.cameras: expected a list of str"),
+        ("rig: {cameras: [CAM_FRONT, 2]}", r"rig.cameras\[1\]: expected str, got 2"),
+        ("rig: {cameras: [A, A, B, C, D, E]}", "rig.cameras: expected distinct"),
+        ("track: {slots: 0}", "track.slots: must be positive, got 0"),
+        ("sync: {max_spread: .nan}", "sync.max_spread: must be positive, got nan"),
+        ("sync: {timeout: -0.1}", "sync.timeout: must be zero or more seconds, got -0.1"),
+        ("sync: {process_period: .inf}", "sync.process_period: must be zero or more seconds, got inf"),
+        ("track: {ego_update: wrong}", "track.ego_update: expected exact or as_released"),
+        ("sync: {anchor: CAM_ROOF}", "sync.anchor: 'CAM_ROOF' is not one of rig.cameras"),
+        ("sync: {min_cameras: 7}", "sync.min_cameras: 7 of 6 cameras"),
+        ("model: {embed_dim: 250}", "model.embed_dim: 250 is not divisible"),
+        ("model: {pc_range: [1, 2]}", "model.pc_range.*expected six numbers"),
+        ("num_tracking_classes: 11", "num_tracking_classes: expected 1 to 10, got 11"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_name_file_and_key(tmp_path, text, message):
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere.yaml: cannot read the configuration: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_defaults_are_possible():
+    check_config(SynclConfig())

@@ -1,0 +1,111 @@
+"""The whole chain as real processes over DDS: bag -> player -> node -> recorder -> bag."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+import simplejpeg
+import small_drive
+from processes import ROOT, RosProcess, environment
+
+from syncl_core import offline
+from syncl_core.config import SynclConfig, load_config
+from syncl_core.io import messages
+from syncl_core.io.bag_reader import BagReader
+from syncl_core.runtime.session import TrackerSession
+from syncl_core.tracking.state import init_state
+from syncl_core.tracking.tracker import build_tracker
+from syncl_core.types import ObjectSet
+
+OUTPUT = ("/tracker/tracks", "/tracker/markers", "/diagnostics")
+
+
+def replay(bag, config_file, folder, domain, *node_arguments) -> str:
+    """Play `bag` through the node and record `folder`/result. Returns what the node said."""
+    env = environment(folder, domain)
+    node_arguments = ("--params-file", ROOT / "config" / "replay.yaml", "-p", f"config:={config_file}", *node_arguments)
+    recording = ("-o", folder / "result", "--header-time", "--until", "/tracker/finished", "--topics", *OUTPUT)
+    playing = (bag, "--clock", 100, "--wait-for", "/tracker/ready", "/recorder/ready")
+    with (
+        RosProcess("recorder", *recording, env=env, folder=folder) as recorder,
+        RosProcess("node", "--ros-args", *node_arguments, env=env, folder=folder) as node,
+        RosProcess("player", *playing, env=env, folder=folder) as player,
+    ):
+        assert player.wait(120) == 0, player.output()
+        assert recorder.wait(60) == 0, recorder.output()
+        node.interrupt()
+        assert node.wait(20) == 0, node.output()
+        return node.output()
+
+
+def track_offline(bag, config: SynclConfig) -> list[ObjectSet]:
+    session = TrackerSession(build_tracker(config).step, init_state, config)
+    return [session.process(frame_set).objects for frame_set in offline.bag_frame_sets(bag, config)]
+
+
+def recorded_tracks(folder) -> list[ObjectSet]:
+    with BagReader(folder / "result") as reader:
+        return reader.object_sets("/tracker/tracks")
+
+
+def assert_same(online: list[ObjectSet], expected: list[ObjectSet]) -> None:
+    assert [objects.t_ns for objects in online] == [objects.t_ns for objects in expected]
+    for ours, theirs in zip(online, expected, strict=True):
+        assert (ours.ids, ours.labels) == (theirs.ids, theirs.labels)
+        for name in ("centers", "sizes", "rotations", "scores"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=0, atol=1e-4)
+
+
+def test_the_node_tracks_as_offline_does(drive, config_file, tmp_path, domain):
+    expected = track_offline(drive, load_config(config_file))
+    assert len(expected) == 7 and len({i for objects in expected for i in objects.ids}) > 10  # else it shows nothing
+    assert any(len(objects) == 0 for objects in expected)  # an empty array is published too
+    replay(drive, config_file, tmp_path, domain)
+    assert_same(recorded_tracks(tmp_path), expected)
+    with BagReader(tmp_path / "result") as reader:
+        assert reader.counts["/tracker/markers"] == len(expected)
+        marked = [message.markers for topic, message, _ in reader.decoded(["/tracker/markers"])]
+    for markers, objects in zip(marked, expected, strict=True):
+        assert sum(marker.ns == "boxes" and marker.action == 0 for marker in markers) == len(objects)
+
+
+def corrupt(make, message):
+    return dataclasses.replace(message, data=message.data[: len(message.data) // 2])
+
+
+def wrong_size(make, message):
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    return dataclasses.replace(message, data=np.frombuffer(simplejpeg.encode_jpeg(pixels), np.uint8))
+
+
+def unknown_format(make, message):
+    return dataclasses.replace(message, format="webp")
+
+
+def test_bad_images_are_named_and_the_node_goes_on(config_file, tmp_path, domain):
+    # Frames 0, 6, 12 ... are the ones that sets are made of: one set each is lost, the rest is tracked.
+    broken = {
+        "CAM_FRONT": {6: corrupt},
+        "CAM_BACK": {18: wrong_size},
+        "CAM_BACK_LEFT": {24: unknown_format},
+    }
+    bag = small_drive.write_drive(tmp_path / "broken", broken=broken)
+    said = replay(bag, config_file, tmp_path, domain)
+    with BagReader(tmp_path / "result") as reader:
+        values = {}
+        for _, message, _ in reader.decoded(["/diagnostics"]):
+            values |= {pair.key: pair.value for status in message.status for pair in status.values}
+    assert values["processed_sets"] == "4"
+    assert values["rejected_set.count"] == "2"
+    assert values["/cam_back_left/image/compressed.count"] == "1"
+    assert "webp" in values["/cam_back_left/image/compressed.last"]
+    assert values["too_few_cameras.count"] == "1" and "CAM_BACK_LEFT" in values["too_few_cameras.last"]
+    assert "CAM_BACK" in values["rejected_set.last"] and "64x48" in values["rejected_set.last"]
+    assert "CAM_FRONT at" in said and "corrupt JPEG" in said
+    frames = [round((objects.t_ns - small_drive.START_NS) / small_drive.PERIOD_NS) for objects in recorded_tracks(tmp_path)]
+    assert len(frames) == 4 and messages.DETECTIONS
+
+
