@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 TORCH ?=
-DATA ?=
-SCENE ?=
+DATA =
+SCENE =
 
 VENV_PYTHON := .venv/bin/python
 SETUP := "$(PYTHON)" syncl_ros/bootstrap/install.py --torch "$(TORCH)"

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict
+from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
 from syncl_core.errors import InputError
 from syncl_core.tracking.tracker import Tracker, build_tracker
 
@@ -62,6 +62,20 @@ def load_checkpoint(path: str | Path, config: SynclConfig | None = None) -> Trac
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return tracker
+
+
+def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int = 0, device: str = "cpu") -> Tracker:
+    """The tracker that a configuration file and a checkpoint file name, on `device`; "" = not given.
+
+    Without a checkpoint the weights are untrained, the same for the same seed. Raises InputError naming the culprit.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    given = load_config(config) if config else None
+    tracker = load_checkpoint(checkpoint, given) if checkpoint else build_tracker(given or SynclConfig(), seed)
+    return tracker.to(device)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], SynclConfig]:

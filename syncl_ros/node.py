@@ -21,8 +21,8 @@ from std_msgs.msg import Bool
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from syncl_core.checkpoint import load_checkpoint
-from syncl_core.config import SynclConfig, check_config, load_config
+from syncl_core.checkpoint import load_tracker
+from syncl_core.config import SynclConfig, check_config
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.markers import MarkerBuilder
@@ -30,7 +30,7 @@ from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import Problem, ProblemLog
 from syncl_core.runtime.session import TrackerSession
 from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import Tracker, build_tracker
+from syncl_core.tracking.tracker import Tracker
 from syncl_core.types import FrameSet, StepReport
 from syncl_ros import conversions, params, process
 from syncl_ros.diagnostics import Diagnostics
@@ -137,7 +137,7 @@ class TrackerNode(Node):
         given = self._params
         if given.threads:
             torch.set_num_threads(given.threads)
-        tracker = _load_tracker(given)
+        tracker = load_tracker(given.config, given.checkpoint, given.seed, given.device)
         self._config = dataclasses.replace(tracker.config, sync=params.declare_sync(self, tracker.config.sync))
         check_config(self._config)
         if not given.checkpoint:
@@ -156,18 +156,6 @@ class TrackerNode(Node):
             "waiting_sets": self.worker.waiting,
         }
         return {**counts, **stages}
-
-
-def _load_tracker(given: params.NodeParams) -> Tracker:
-    try:
-        device = torch.device(given.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"parameter device: {given.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    config = load_config(given.config) if given.config else None
-    if given.checkpoint:
-        return load_checkpoint(given.checkpoint, config).to(device)
-    return build_tracker(config or SynclConfig(), given.seed).to(device)
 
 
 def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> None:
@@ -194,8 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog=_parameter_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _, argv = process.parse(parser, argv)
-    return process.run("tracker", _spin, argv)
+    return process.run(parser, lambda _, stop: _spin(stop), argv)
 
 
 def _spin(stop: threading.Event) -> None:

@@ -124,12 +124,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="begin once these Bools are true")
     parser.add_argument("--wait-timeout", type=float, default=120.0, metavar="S", help="give up waiting (default: 120)")
     parser.add_argument("--loop", action="store_true", help="start again at the end, until interrupted")
-    args, argv = process.parse(parser, argv)
-    return process.run("player", lambda stop: _play(args, stop), argv)
+    return process.run(parser, _play, argv)
 
 
 def _play(args: argparse.Namespace, stop: threading.Event) -> None:
-    if not args.rate > 0 or not args.clock >= 0:
+    if not (args.rate > 0 and args.clock >= 0):
         raise InputError(
             f"--rate {args.rate:g}, --clock {args.clock:g}: expected a positive rate, a clock of 0 or more"
         )
@@ -137,6 +136,7 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
         player = Player(reader, args.topics)
         player.wait_until_true(args.wait_for, args.wait_timeout, stop)
         player.wait_until_matched(stop)
+        player.get_logger().info(f"playing {args.bag} at rate {args.rate:g}")
         while not stop.is_set():
             begin = time.monotonic()
             count = player.play(args.rate, args.clock, stop)

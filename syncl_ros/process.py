@@ -1,6 +1,7 @@
 """Life of a ROS process: signals end it cleanly, unusable input is one line and exit code 2."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -14,35 +15,40 @@ from syncl_core.errors import InputError
 from syncl_ros.environment import prepare_environment
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The program's own arguments, and all of them for rclpy, which reads what follows --ros-args."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return parser.parse_args(remove_ros_args(argv)), argv
+def run(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace, threading.Event], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Call `body(arguments, stop)` between rclpy's init and shutdown; SIGINT and SIGTERM set `stop`.
 
-
-def run(name: str, body: Callable[[threading.Event], None], argv: Sequence[str]) -> int:
-    """Call `body(stop)` between rclpy's init and shutdown; SIGINT and SIGTERM set `stop`.
-
-    rclpy's own handlers would shut the context down under a publishing thread, so they stay off.
-    Returns the exit code: 0 done or stopped, 2 unusable input.
+    `parser` sees what rclpy leaves of `argv`, which takes everything after --ros-args. rclpy's own signal handlers would
+    shut the context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2
+    unusable input.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     prepare_environment()
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        _init(argv)
-        body(stop)
+        with _ros_arguments_checked():
+            own = remove_ros_args(argv)
+        args = parser.parse_args(own)
+        with _ros_arguments_checked():
+            rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        body(args, stop)
     except InputError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     finally:
         rclpy.try_shutdown()
     return 0
 
 
-def _init(argv: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _ros_arguments_checked():
     try:
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # of rcl's parser: a bad --ros-args, --params-file or -p
+        yield
+    except RuntimeError as error:  # of rcl's parser: a bad --params-file, -p or -r
         raise InputError(f"ROS arguments: {str(error).split(', at /')[0]}") from None

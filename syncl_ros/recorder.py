@@ -132,8 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--until-idle", type=float, metavar="S", help="stop after so long without a message")
     parser.add_argument("--header-time", action="store_true", help="log messages at their own stamps")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bag")
-    args, argv = process.parse(parser, argv)
-    return process.run("recorder", lambda stop: _record(args, stop), argv)
+    return process.run(parser, _record, argv)
 
 
 def _record(args: argparse.Namespace, stop: threading.Event) -> None:

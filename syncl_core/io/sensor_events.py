@@ -87,6 +87,8 @@ def _pose_handlers(reader: BagReader, topics: Topics) -> dict[str, Handler]:
         topics.tf_static: (messages.TF, partial(_transforms, True)),
         topics.odometry: (messages.ODOMETRY, _odometry),
     }
+    if topics.tf in reader.topics:
+        del known[topics.odometry]  # one source of poses, as in the node: two would disagree between their stamps
     present = {topic: known[topic] for topic in known if topic in reader.topics}
     for topic, (type_name, _) in present.items():
         reader.require(topic, type_name)

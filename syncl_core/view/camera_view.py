@@ -132,8 +132,8 @@ def _scaled_image(view: CameraView, width: int) -> tuple[np.ndarray, CameraModel
             f"its calibration is for {model.width}x{model.height}"
         )
     height = round(model.height * width / model.width)
-    shrinks = width <= model.width
-    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if width <= model.width else cv2.INTER_LINEAR
+    pixels = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=interpolation)
     intrinsics = np.diag([width / model.width, height / model.height, 1.0]) @ model.intrinsics
     return pixels, CameraModel(width=width, height=height, intrinsics=intrinsics)
 

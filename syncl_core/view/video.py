@@ -30,9 +30,11 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, qual
 
 
 def _encode(path: Path, first: np.ndarray, frames: Iterable[np.ndarray], fps: float, quality: int) -> int:
-    import av
-    from av.video.reformatter import ColorRange, Colorspace
-
+    try:
+        import av
+        from av.video.reformatter import ColorRange, Colorspace
+    except ImportError as error:
+        raise InputError(f"writing a video needs PyAV (pip install av): {error}") from None
     height, width = (side + side % 2 for side in first.shape[:2])
     padding = ((0, height - first.shape[0]), (0, width - first.shape[1]), (0, 0))
     # "faststart" puts the index first: a browser plays while it loads.

@@ -97,9 +97,6 @@ def _venv_step(place: Place) -> Step:
     def run(log: Log) -> None:
         _check_same_kind(place)
         if not _has_pip(place, log):
-            for item in place.venv.iterdir():
-                if item.name not in (LOCK_NAME, "log"):
-                    shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
             system = ["--system-site-packages"] if place.ros_distro else []
             log.call([place.base_python, "-m", "venv", *system, place.venv])
         _pip_install(place, log, *BUILD_TOOLS)
@@ -126,6 +123,11 @@ def _check_same_kind(place: Place) -> None:
 
 
 def _has_pip(place: Place, log: Log) -> bool:
+    """Whether .venv has a whole pip. What a killed installation of pip left is removed."""
+    remove_half_installed(place.venv)
+    for site in place.venv.glob("lib/python3*/site-packages"):
+        if not any(site.glob("pip-*.dist-info")):
+            shutil.rmtree(site / "pip", ignore_errors=True)
     try:
         log.call([place.python, "-m", "pip", "--version"])
     except (StepFailed, OSError):

@@ -248,6 +248,19 @@ def test_unusable_image_is_named_in_its_place_and_by_the_camera_view():
     assert page.shape[1] == 640
 
 
+@pytest.mark.parametrize("width", [MODEL.width, 200])
+def test_raw_images_look_like_compressed_ones(width):
+    gradient = np.indices((MODEL.height, MODEL.width, 3)).sum(axis=0).astype(np.uint8) // 2
+    views = [
+        replace(make_set().views[0], image=RawImage(encoding=encoding, data=data.tobytes(), width=320, height=180))
+        for encoding, data in (("rgb8", gradient), ("bgr8", gradient[..., ::-1]))
+    ]
+    plain = [draw_camera(view, width=width) for view in views]
+    assert (plain[0] == plain[1]).all() and plain[0].shape == (width * 9 // 16, width, 3)
+    boxes = make_objects([in_front_of(make_set(), "CAM_FRONT")])
+    assert (draw_camera(views[1], boxes, width=width) != plain[0]).any()  # it can be drawn on
+
+
 def test_rig_of_other_cameras_is_shown_in_its_own_order():
     view = replace(make_set().views[0], camera="roof")
     frame_set = replace(make_set(), views=(view,))

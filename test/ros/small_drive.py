@@ -15,6 +15,7 @@ from syncl_core.types import CameraModel, RawImage
 
 START_NS = 1_600_000_000_000_000_000
 WIDTH, HEIGHT = 320, 180
+FIRST_NS = 50_000_000  # of the first image, after the first pose
 PERIOD_NS = 83_000_000
 TOPICS = Topics()
 MODEL = CameraModel(
@@ -69,7 +70,7 @@ def write_drive(path: Path, seconds: float = 3.2, broken: dict[str, dict[int, Ca
             bag.write(TOPICS.tf, messages.tf_message(make, [pose]), t_ns)
         for frame in range(int(seconds * 1e9 // PERIOD_NS)):
             for i, camera in enumerate(CAMERAS):
-                t_ns = START_NS + 50_000_000 + frame * PERIOD_NS + 7_000_000 * i
+                t_ns = START_NS + FIRST_NS + frame * PERIOD_NS + 7_000_000 * i
                 info = messages.camera_info(make, t_ns, frame_of(camera), MODEL)
                 bag.write(TOPICS.camera_info_of(camera), info, t_ns)
                 message = messages.compressed_image(make, t_ns, frame_of(camera), jpeg(100 * frame + i))

@@ -44,7 +44,9 @@ def test_every_executable_is_an_entry_point(tree):
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         options = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
         if options.get("package") == "syncl_ros":
-            assert f"{options['executable']} = syncl_ros." in scripts or f"{options['executable']}=syncl_ros." in scripts
+            assert (
+                f"{options['executable']} = syncl_ros." in scripts or f"{options['executable']}=syncl_ros." in scripts
+            )
 
 
 def test_arguments_for_the_node_are_its_parameters():

@@ -1,0 +1,180 @@
+"""Synthetic scenes on disk: JPEGs, nuScenes tables, a map picture and a split, ready for nuscenes-devkit."""
+
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+
+from syncl_core.classes import CAMERAS
+from syncl_core.errors import InputError
+from syncl_core.world import city, generate, render, rig, sense, tables
+from syncl_core.world.scene import Scene, boxes_at, city_from_base
+from syncl_core.world.tables import Observation, Recording
+
+VERSION = "v1.0-syncl"
+JPEG_QUALITY = 90
+
+_MAP_FILE = "maps/synthetic-city.png"
+_MAP_SIZE, _MAP_RESOLUTION = 4000, 0.1  # pixels, metres per pixel (the devkit's default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldConfig:
+    """Which scenes to write, and how."""
+
+    scenes: int = 1
+    seconds: float = 10.0  # length of a scene; two key frames a second
+    seed: int = 0  # of the first scene; the others follow
+    image_width: int = 800  # pixels; 1600 is the size of the real cameras
+    sweeps: bool = True  # 12 images a second per camera instead of two
+    workers: int = 0  # processes; 0 = one per CPU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One sweep to render."""
+
+    root: Path
+    seed: int
+    key_frames: int
+    image_width: int
+    sweeps: bool
+    sweep: int
+
+
+def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable, int], Iterable] | None = None) -> Path:
+    """Render and write the scenes; the folder appears when it is complete. Returns it.
+
+    progress: wraps the iteration over sweeps and gets their number, for a progress bar. Raises InputError if the folder
+    is not empty or the configuration is impossible.
+    """
+    _check(folder, config)
+    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_all(partial, config, progress or (lambda items, _: items))
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _check(folder: Path, config: WorldConfig) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists already; choose another folder or remove it")
+    if config.scenes < 1 or config.seed < 0 or config.workers < 0:
+        raise InputError("world: scenes must be at least 1, seed and workers not negative")
+    if not 1 <= config.seconds <= 60:
+        raise InputError(f"world: seconds must lie between 1 and 60, got {config.seconds:g}")
+    if not 160 <= config.image_width <= 1600 or config.image_width % 16:
+        raise InputError(f"world: image width must be a multiple of 16 from 160 to 1600, got {config.image_width}")
+
+
+def _write_all(root: Path, config: WorldConfig, progress: Callable[[Iterable, int], Iterable]) -> None:
+    key_frames = round(2 * config.seconds)
+    seeds = range(config.seed, config.seed + config.scenes)
+    recordings = [_recording(seed, key_frames, config.image_width, config.sweeps) for seed in seeds]
+    for channel in CAMERAS:
+        (root / "samples" / channel).mkdir(parents=True)
+        if config.sweeps:
+            (root / "sweeps" / channel).mkdir(parents=True)
+    common = {"root": root, "key_frames": key_frames, "image_width": config.image_width, "sweeps": config.sweeps}
+    jobs = [
+        _Job(seed=seed, sweep=i, **common)
+        for seed, recording in zip(seeds, recordings, strict=True)
+        for i in range(len(recording.sweep_us))
+    ]
+    results = progress(_run(jobs, config.workers or _cpu_count()), len(jobs))
+    observations = [o for o in results if o is not None]
+    content = tables.shared_tables(recordings, _MAP_FILE, config.image_width)
+    for i, recording in enumerate(recordings):
+        for name, rows in tables.scene_tables(recording, observations[i * key_frames : (i + 1) * key_frames]).items():
+            content.setdefault(name, []).extend(rows)
+    content["splits"] = {tables.SPLIT: [r.scene.name for r in recordings]}
+    _write_tables(root / VERSION, content)
+    _write_map(root / _MAP_FILE, recordings[0].scene)
+
+
+@functools.lru_cache(maxsize=4)
+def _recording(seed: int, key_frames: int, image_width: int, sweeps: bool) -> Recording:
+    scene = generate.make_scene(seed, key_frames / 2)
+    return tables.record(scene, seed, key_frames, image_width, sweeps)
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterable[Observation | None]:
+    """Results of the jobs in their order, as they become ready."""
+    if workers == 1:
+        yield from map(_render_sweep, jobs)
+        return
+    # Processes are spawned: forking a process whose torch threads run may deadlock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(_render_sweep, jobs, chunksize=2)
+
+
+def _render_sweep(job: _Job) -> Observation | None:
+    """Write the six images of a sweep; for a key frame, what they and the lidar tell of the actors."""
+    recording = _recording(job.seed, job.key_frames, job.image_width, job.sweeps)
+    scene, end_us = recording.scene, recording.sweep_us[job.sweep]
+    t = rig.camera_times_us([end_us])[0] / 1e6
+    boxes, views = boxes_at(scene, t), camera_views(scene, t, job.image_width)
+    pictures = render.render(boxes, scene.light, views)
+    for image, channel in zip(pictures.rgb.numpy(), CAMERAS, strict=True):
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=JPEG_QUALITY, colorsubsampling="420")
+        (job.root / recording.file_name(job.sweep, channel)).write_bytes(data)
+    if not tables.is_key_frame(end_us):
+        return None
+    end = np.array([end_us / 1e6])
+    city_from_lidar = city_from_base(scene, end)[0] @ rig.base_from_lidar()
+    return Observation(
+        visible=sense.visible_share(boxes, views, pictures, len(scene.actors)),
+        lidar_points=sense.lidar_points(boxes_at(scene, end), city_from_lidar, len(scene.actors)),
+    )
+
+
+def camera_views(scene: Scene, t: np.ndarray, image_width: int) -> render.Views:
+    """The six cameras, each where the vehicle is at its own time t [6] in seconds."""
+    models = [rig.camera_model(camera, image_width) for camera in CAMERAS]
+    base_from_cam = np.stack([rig.base_from_cam(camera) for camera in CAMERAS])
+    return render.Views(
+        city_from_cam=city_from_base(scene, t) @ base_from_cam,
+        intrinsics=np.stack([model.intrinsics for model in models]),
+        width=models[0].width,
+        height=models[0].height,
+    )
+
+
+def _write_tables(folder: Path, content: dict) -> None:
+    folder.mkdir()
+    for name, rows in content.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows, indent=0), encoding="utf-8")
+
+
+def _write_map(path: Path, scene: Scene) -> None:
+    """Drivable area in white; pixel rows run from the largest y down, as in nuScenes' maps."""
+    image = np.zeros((_MAP_SIZE, _MAP_SIZE), np.uint8)
+    reach = _MAP_SIZE * _MAP_RESOLUTION
+    for axis in np.arange(-3, 4) * city.BLOCK:
+        for swap in (False, True):
+            street = np.array([[-reach, axis - city.KERB], [reach, axis - city.KERB],
+                               [reach, axis + city.KERB], [-reach, axis + city.KERB]])  # fmt: skip
+            x, y = (street[:, ::-1] if swap else street).T
+            points = scene.global_from_city @ np.stack([x, y, np.zeros(4), np.ones(4)])
+            pixels = np.stack([points[0], reach - points[1]], axis=-1) / _MAP_RESOLUTION
+            cv2.fillPoly(image, [np.round(pixels).astype(np.int32)], 255)
+    path.parent.mkdir()
+    cv2.imwrite(str(path), image)
+
+
+def _cpu_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

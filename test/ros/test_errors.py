@@ -1,0 +1,84 @@
+"""What cannot be used at start-up is one line that names it, and exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from processes import RosProcess, environment
+
+# One process runs all cases: importing torch for each would take most of the time.
+SCRIPT = """
+import contextlib, importlib, io, json, sys
+results = []
+for module, arguments in json.load(sys.stdin):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = importlib.import_module("syncl_ros." + module).main(arguments)
+    results.append((code, said.getvalue()))
+print(json.dumps(results))
+"""
+
+
+def parameters(**values: object) -> list[str]:
+    return ["--ros-args", *(text for name, value in values.items() for text in ("-p", f"{name}:={value}"))]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
+    """Name -> module, arguments, what its one line must say."""
+    folder = tmp_path_factory.mktemp("errors")
+    wrong = folder / "wrong.yaml"
+    wrong.write_text("model: {num_querys: 3}")
+    (folder / "notes.txt").write_text("not a bag")
+    small = {"config": folder / "small.yaml"}
+    small["config"].write_text("model: {num_layers: 1, num_queries: 8}")
+    return {
+        "unknown parameter": ("node", parameters(checkpont="x"), "checkpont: unknown; did you mean checkpoint?"),
+        "wrong type": ("node", parameters(seed="many"), "seed: expected int, got 'many'"),
+        "out of range": ("node", parameters(score_threshold=1.5), "score_threshold: 1.5 is not within 0.0 to 1.0"),
+        "wrong choice": ("node", parameters(image_transport="theora"), "image_transport: 'theora' is not one of"),
+        "no device": ("node", parameters(device="abacus"), "device: 'abacus' cannot be used"),
+        "no config": ("node", parameters(config=folder / "none.yaml"), "none.yaml: cannot read the configuration"),
+        "bad config": ("node", parameters(config=wrong), "wrong.yaml: model.num_querys: unknown key"),
+        "no checkpoint": ("node", parameters(checkpoint=folder / "no.safetensors"), "no.safetensors: no such"),
+        "bad sync": ("node", parameters(**small, **{"sync.min_cameras": 9}), "sync.min_cameras: 9 of 6 cameras"),
+        "no parameter file": ("node", ["--ros-args", "--params-file", str(folder / "none.yaml")], "none.yaml"),
+        "no bag": ("player", [str(folder / "none")], "none: no such bag"),
+        "not a bag": ("player", [str(folder / "notes.txt")], "notes.txt: not a bag"),
+        "no rate": ("player", [str(folder), "--rate", "0"], "--rate 0"),
+        "exists": ("recorder", ["-o", str(folder), "--all"], f"{folder}: exists already"),
+    }
+
+
+@pytest.fixture(scope="module")
+def outcomes(cases, tmp_path_factory) -> dict[str, tuple[int, str]]:
+    env = environment(tmp_path_factory.mktemp("log"), 100)
+    given = json.dumps([(module, list(map(str, arguments))) for module, arguments, _ in cases.values()])
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=given, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return dict(zip(cases, json.loads(run.stdout.splitlines()[-1]), strict=True))
+
+
+NAMES = (
+    "unknown parameter,wrong type,out of range,wrong choice,no device,no config,bad config,no checkpoint,bad sync,"
+    "no parameter file,no bag,not a bag,no rate,exists"
+).split(",")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_line_names_the_culprit(name, cases, outcomes):
+    (code, said), (module, _, expected) = outcomes[name], cases[name]
+    program = "tracker" if module == "node" else module
+    assert code == 2
+    assert said.startswith(f"{program}: error: ") and said.count("\n") == 1 and expected in said, said
+
+
+def test_the_process_exits_with_that_code(tmp_path):
+    with RosProcess("node", *parameters(checkpont=1), env=environment(tmp_path, 100), folder=tmp_path) as node:
+        assert node.wait(60) == 2
+        assert node.output().count("\n") == 1 and "checkpont" in node.output()
