@@ -1,8 +1,7 @@
 """`ros2 run syncl_ros tracker`: six cameras in, tracks out. Topics meet the core here; nothing is computed here.
 
-Two threads: the executor's stores messages in the Intake and hands complete sets over; the worker's infers and
-publishes.
-Silence on ~/tracks means that nothing was processed; an empty array means that nothing is tracked.
+Two threads: the executor's stores messages in the Intake and hands complete sets over, the worker's infers and
+publishes. Silence on ~/tracks means that nothing was processed; an empty array, that nothing is tracked.
 """
 
 import argparse
@@ -149,13 +148,12 @@ class TrackerNode(Node):
         return {**self._sources.problems.snapshot(), **self._intake.problems(), **self._problems.snapshot()}
 
     def _figures(self) -> dict[str, object]:
-        stages = {f"{stage}_ms": round(1e3 * seconds, 2) for stage, seconds in self._last_seconds.items()}
-        counts = {
+        figures = {
             "processed_sets": self._processed,
             "dropped_sets": self.worker.dropped,
             "waiting_sets": self.worker.waiting,
         }
-        return {**counts, **stages}
+        return figures | {f"{stage}_ms": round(1e3 * seconds, 2) for stage, seconds in self._last_seconds.items()}
 
 
 def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> None:

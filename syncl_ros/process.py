@@ -22,9 +22,9 @@ def run(
 ) -> int:
     """Call `body(arguments, stop)` between rclpy's init and shutdown; SIGINT and SIGTERM set `stop`.
 
-    `parser` sees what rclpy leaves of `argv`, which takes everything after --ros-args. rclpy's own signal handlers would
-    shut the context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2
-    unusable input.
+    `parser` sees what rclpy leaves of `argv`: not what follows --ros-args. rclpy's own signal handlers would shut the
+    context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2 unusable
+    input.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

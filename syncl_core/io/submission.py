@@ -142,7 +142,8 @@ def _boxes(sample_token: str, objects: ObjectSet) -> list[dict]:
             "translation": objects.centers[i].tolist(),
             "size": objects.sizes[i, [1, 0, 2]].tolist(),
             "rotation": objects.rotations[i].tolist(),
-            "velocity": objects.velocities[i].tolist(),  # NaN if unknown, as nuscenes-devkit writes it
+            # Unknown velocities become 0: JSON has no NaN, and the tracking metrics do not look.
+            "velocity": np.nan_to_num(objects.velocities[i]).tolist(),
             "tracking_id": objects.ids[i],
             "tracking_name": objects.labels[i],
             "tracking_score": float(objects.scores[i]),

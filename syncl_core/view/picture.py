@@ -117,8 +117,8 @@ def _camera_pane(
     width, height = page.pane
     pane = canvas.blank(width, height, PANEL)
     name = camera.removeprefix("CAM_").replace("_", " ").lower()
-    corner = (7 * page.scale, 6 * page.scale)
-    labels = [canvas.Label(at=corner, text=name, color=TEXT, size=13 * page.scale, backed=True)]
+    corner = (7 * page.scale, height - 6 * page.scale)  # at the bottom, out of the way of the labels above boxes
+    labels = [canvas.Label(at=corner, text=name, color=TEXT, size=13 * page.scale, anchor="ld", backed=True)]
     if view is None:
         labels += _message(["no image"], page)
     else:

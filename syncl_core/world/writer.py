@@ -114,7 +114,12 @@ def _recording(seed: int, key_frames: int, image_width: int, sweeps: bool) -> Re
 def _run(jobs: list[_Job], workers: int) -> Iterable[Observation | None]:
     """Results of the jobs in their order, as they become ready."""
     if workers == 1:
-        yield from map(_render_sweep, jobs)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the renderer's pieces fit a cache, they are too small to share
+        try:
+            yield from map(_render_sweep, jobs)
+        finally:
+            torch.set_num_threads(threads)
         return
     # Processes are spawned: forking a process whose torch threads run may deadlock.
     context = multiprocessing.get_context("spawn")

@@ -87,10 +87,18 @@ def _first_that_works(place: Place, log: Log, attempts: Sequence[Sequence[str | 
 
 
 def remove_half_installed(venv: Path) -> None:
-    """Drop what a killed pip left: packages without RECORD, its last file, which pip would take for complete ones."""
+    """Drop what a killed pip left, which pip itself would take for installed.
+
+    A wheel brings its own RECORD; pip's last act is to replace it by one that also names the file INSTALLER.
+    """
     for site in venv.glob("lib/python3*/site-packages"):
-        for info in [p for p in site.glob("*.dist-info") if not (p / "RECORD").exists()] + list(site.glob("~*")):
-            shutil.rmtree(info, ignore_errors=True)
+        half = [info for info in site.glob("*.dist-info") if not _was_recorded(info / "RECORD")]
+        for folder in [*half, *site.glob("~*")]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _was_recorded(record: Path) -> bool:
+    return record.exists() and "dist-info/INSTALLER," in record.read_text(encoding="utf-8")
 
 
 def _venv_step(place: Place) -> Step:

@@ -144,9 +144,10 @@ def test_python_versions(monkeypatch, version, accepted):
 
 def test_half_installed_packages_are_removed(tmp_path):
     site = tmp_path / "lib" / "python3.11" / "site-packages"
-    for name in ("whole-1.dist-info", "half-1.dist-info", "~orch", "whole"):
+    for name in ("whole-1.dist-info", "half-1.dist-info", "begun-1.dist-info", "~orch", "whole"):
         (site / name).mkdir(parents=True)
-    (site / "whole-1.dist-info" / "RECORD").touch()
+    (site / "whole-1.dist-info" / "RECORD").write_text("whole/a.py,,\nwhole-1.dist-info/INSTALLER,,\n")
+    (site / "half-1.dist-info" / "RECORD").write_text("half/a.py,,\n")  # the wheel's own
     remove_half_installed(tmp_path)
     assert sorted(p.name for p in site.iterdir()) == ["whole", "whole-1.dist-info"]
 
@@ -181,7 +182,7 @@ def test_another_torch_replaces_the_old_one(tmp_path):
     shutil.copytree(ROOT / "syncl_ros" / "bootstrap", tmp_path / "syncl_ros" / "bootstrap")
     info = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "torch-2.13.0+cpu.dist-info"
     info.mkdir(parents=True)
-    (info / "RECORD").touch()
+    (info / "RECORD").write_text("torch-2.13.0+cpu.dist-info/INSTALLER,,\n")
     place = Place(root=tmp_path, torch="torch==2.13.0 --index-url https://example.org/cu130")
     uninstall, new = _commands(place, "torch")
     assert uninstall[-3:] == ["uninstall", "-y", "torch"]

@@ -40,7 +40,7 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
         "wrong type": ("node", parameters(seed="many"), "seed: expected int, got 'many'"),
         "out of range": ("node", parameters(score_threshold=1.5), "score_threshold: 1.5 is not within 0.0 to 1.0"),
         "wrong choice": ("node", parameters(image_transport="theora"), "image_transport: 'theora' is not one of"),
-        "no device": ("node", parameters(device="abacus"), "device: 'abacus' cannot be used"),
+        "no device": ("node", parameters(device="abacus"), "device 'abacus' cannot be used"),
         "no config": ("node", parameters(config=folder / "none.yaml"), "none.yaml: cannot read the configuration"),
         "bad config": ("node", parameters(config=wrong), "wrong.yaml: model.num_querys: unknown key"),
         "no checkpoint": ("node", parameters(checkpoint=folder / "no.safetensors"), "no.safetensors: no such"),

@@ -1,0 +1,112 @@
+"""Every kind of sensor message, straight into the callbacks: what goes into the Intake, and what is refused by name."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+import small_drive
+
+from syncl_core import images
+from syncl_core.classes import CAMERAS
+from syncl_core.config import SynclConfig
+from syncl_core.io import messages
+from syncl_core.io.topics import Topics, frame_of
+from syncl_core.runtime.intake import Intake
+from syncl_ros.conversions import make
+from syncl_ros.params import NodeParams
+from syncl_ros.sources import Sources
+
+T_NS = small_drive.START_NS + 40_000_000
+TOPICS = Topics()
+
+
+class Listener:
+    """Stands for the node: keeps the callbacks by topic."""
+
+    def __init__(self):
+        self.callbacks = {}
+
+    def create_subscription(self, kind, topic, callback, qos):
+        self.callbacks[topic] = callback
+
+    def get_logger(self):
+        return self
+
+    def warning(self, text, throttle_duration_sec):
+        pass
+
+
+class Rig:
+    """A node's input side, to be fed by hand."""
+
+    def __init__(self, **params):
+        self.listener = Listener()
+        self.intake = Intake(SynclConfig(), lambda: 0)
+        self.received = 0
+        self.sources = Sources(self.listener, NodeParams(**params), self.intake, self.count)
+        self.sources.subscribe(CAMERAS)
+
+    def count(self):
+        self.received += 1
+
+    def hear(self, topic, message):
+        self.listener.callbacks[topic](message)
+
+    def hear_mounts(self):
+        mounts = [(frame_of(camera), small_drive.base_from_cam(i)) for i, camera in enumerate(CAMERAS)]
+        static = [messages.transform_stamped(make, 0, "base_link", child, pose) for child, pose in mounts]
+        self.hear(TOPICS.tf_static, messages.tf_message(make, static))
+        for camera in CAMERAS:
+            info = messages.camera_info(make, T_NS, frame_of(camera), small_drive.MODEL)
+            self.hear(TOPICS.camera_info_of(camera), info)
+
+    def hear_pose(self, t_ns, pose):
+        stamped = messages.transform_stamped(make, t_ns, "odom", "base_link", pose)
+        self.hear(TOPICS.tf, messages.tf_message(make, [stamped]))
+
+
+def raw_message(t_ns: int, camera: str, pixels: np.ndarray, padding: int = 0):
+    """A bgr8 image whose rows end with `padding` bytes that mean nothing."""
+    rows = pixels[..., ::-1].reshape(len(pixels), -1)
+    data = np.concatenate([rows, np.full((len(rows), padding), 7, np.uint8)], axis=1)
+    size = {"width": pixels.shape[1], "height": pixels.shape[0], "step": data.shape[1]}
+    header = messages.header(make, t_ns, frame_of(camera))
+    return make(messages.IMAGE, header=header, encoding="bgr8", data=data.tobytes(), **size)
+
+
+@pytest.mark.parametrize(("ego_source", "padding"), [("tf", 0), ("odometry", 5)])
+def test_raw_images_and_poses_become_a_frame_set(ego_source, padding):
+    rig = Rig(image_transport="raw", ego_source=ego_source)
+    rig.hear_mounts()
+    for t_ns in (small_drive.START_NS, T_NS, T_NS + 60_000_000):
+        pose = small_drive.global_from_base(t_ns)
+        if ego_source == "tf":
+            rig.hear_pose(t_ns, pose)
+        else:
+            rig.hear(TOPICS.odometry, messages.odometry(make, t_ns, "odom", "base_link", pose))
+    pictures = [small_drive.picture(i) for i in range(6)]
+    for camera, pixels in zip(CAMERAS, pictures, strict=True):
+        rig.hear(TOPICS.image_of(camera), raw_message(T_NS, camera, pixels, padding))
+    (frame_set,) = rig.intake.finish()
+    assert rig.received == 1 + 6 + 3 + 6
+    for i, view in enumerate(frame_set.views):
+        np.testing.assert_array_equal(images.decode(view.image), pictures[i])
+        np.testing.assert_allclose(view.base_from_cam, small_drive.base_from_cam(i), atol=1e-12)
+        np.testing.assert_allclose(view.global_from_base, small_drive.global_from_base(T_NS), atol=1e-12)
+        np.testing.assert_array_equal(view.model.intrinsics, small_drive.MODEL.intrinsics)
+    assert not rig.sources.problems.snapshot() and None not in rig.sources.image_times_s.values()
+
+
+def test_unusable_messages_are_counted_by_topic_and_say_why():
+    rig = Rig()
+    rig.hear_mounts()
+    broken = messages.transform_stamped(make, T_NS, "odom", "base_link", np.eye(4))
+    broken.transform.translation.x = float("nan")
+    rig.hear(TOPICS.tf, messages.tf_message(make, [broken]))
+    uncalibrated = make(messages.CAMERA_INFO, header=messages.header(make, T_NS, "cam_back"), width=320, height=180)
+    rig.hear(TOPICS.camera_info_of("CAM_BACK"), uncalibrated)
+    problems = rig.sources.problems.snapshot()
+    assert problems.keys() == {"/tf", "/cam_back/camera_info"}
+    assert "odom -> base_link" in problems["/tf"].message
+    assert "not calibrated" in problems["/cam_back/camera_info"].message
