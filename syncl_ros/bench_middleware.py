@@ -2,7 +2,7 @@
 
 One process publishes six streams of 1600x900 images at 12 Hz, the cameras 8 ms apart; another receives them with one
 single-threaded rclpy executor, as the tracker does. Latency is from the stamp, taken just before `publish`, to the
-callback. CPU is the share of one core that each process used while the streams ran.
+callback. CPU is the share of one core that each process used while the streams ran. Needs ROS 2 Jazzy or newer.
 """
 
 import argparse
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Empty
 
 from syncl_core.classes import CAMERAS
 from syncl_ros.environment import PROFILE, ros_environment
@@ -28,6 +30,7 @@ JPEG_BYTES = 150_000  # a typical nuScenes image
 RATE_HZ = 12.0
 CAMERA_OFFSET = 0.008  # seconds between two cameras of a sweep
 SILENCE = 2.0  # seconds after which a stream has ended
+READY = "/bench/ready"
 QOS = {
     "best effort": QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
     "reliable": QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
@@ -64,9 +67,8 @@ def publish(case: Case) -> dict:
     node = Node("bench_publisher")
     message = make_image(case.kind)
     publishers = [node.create_publisher(type(message), topic(camera), QOS[case.reliability]) for camera in CAMERAS]
-    while any(not publisher.get_subscription_count() for publisher in publishers):
+    while not node.count_publishers(READY) or any(not p.get_subscription_count() for p in publishers):
         time.sleep(0.01)
-    time.sleep(0.5)
     start, cpu = time.monotonic(), time.process_time()
     for sweep in range(case.sweeps):
         for camera, publisher in enumerate(publishers):
@@ -89,10 +91,10 @@ def receive(case: Case) -> dict:
         latencies.append((time.time_ns() - stamp.sec * 10**9 - stamp.nanosec) / 1e6)
 
     kind = type(make_image(case.kind))
-    for camera in CAMERAS:
-        node.create_subscription(kind, topic(camera), arrived, QOS[case.reliability])
-    while not node.count_publishers(topic(CAMERAS[-1])):
-        rclpy.spin_once(node, timeout_sec=0.05)
+    streams = [node.create_subscription(kind, topic(camera), arrived, QOS[case.reliability]) for camera in CAMERAS]
+    while any(not stream.get_publisher_count() for stream in streams):
+        time.sleep(0.01)
+    node.create_publisher(Empty, READY, 1)  # that it exists is the message: best-effort images before it would be lost
     start = time.monotonic()
     cpu, end = time.process_time(), start + case.sweeps / RATE_HZ + 2 * SILENCE
     while len(latencies) < case.sweeps * len(CAMERAS) and time.monotonic() < end:
@@ -125,8 +127,9 @@ def measure(configuration: str, case: Case, domain_id: int) -> dict:
 
 def print_table(seconds: float, domain_id: int) -> bool:
     """Measure every case. Returns whether the profile lost nothing."""
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "?")
-    print(f"{os.cpu_count()} CPUs ({model}), {platform.platform()}, load {os.getloadavg()[0]:.1f}; profile: {PROFILE}")
+    cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = cpus[0].split(": ")[1] if cpus else platform.machine()
+    print(f"{os.cpu_count()} x {model}, {platform.platform()}, load {os.getloadavg()[0]:.1f}; profile: {PROFILE}")
     print("| Fast DDS | image | QoS | arrived | latency p50 / p95 / max ms | CPU pub / sub % |")
     print("|---|---|---|---|---|---|", flush=True)
     lossless = True

@@ -29,8 +29,9 @@ from syncl_core.io.scene_to_bag import write_scene_bag
 from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
 from syncl_core.io.track_bag import MARKERS_TOPIC, TRACKS_TOPIC
 from syncl_core.types import ObjectSet
-from syncl_core.view.picture import Caption, write_png
-from syncl_core.view.recording import open_bag
+from syncl_core.view.picture import Caption
+from syncl_core.view.png import write_png
+from syncl_core.view.recording import open_recording
 from syncl_core.view.replay import render_sets
 from syncl_core.view.video import write_video
 from syncl_ros.environment import ros_environment, share_file
@@ -166,15 +167,16 @@ def _process(name: str, arguments: list[str], environment: dict, log: Path) -> I
 def _wait(running: dict[str, subprocess.Popen], log: Path, timeout_s: float = 600.0) -> None:
     """Until the recorder has everything; a process that fails before ends the wait."""
     started = time.monotonic()
+    bar = tqdm(bar_format="{desc}: {elapsed}", desc="replaying in real time", disable=None)
     while running["recorder"].poll() is None:
         for name, process in running.items():
             if process.poll() not in (None, 0):
                 raise InputError(f"{name} failed: {_last_line(log / f'{name}.log')}")
         if time.monotonic() - started > timeout_s:
             raise InputError(f"no end after {timeout_s:.0f} s; see {log}")
+        bar.update(time.monotonic() - started - bar.n)
         time.sleep(0.1)
-        print(f"\r      {time.monotonic() - started:.0f} s", end="", flush=True)
-    print()
+    bar.close()
     if running["recorder"].returncode:
         raise InputError(f"recorder failed: {_last_line(log / 'recorder.log')}")
 
@@ -201,11 +203,11 @@ def _draw(demo: Demo, object_sets: list[ObjectSet]) -> None:
     """A video of all sets, and the picture of the one in the middle."""
     tracks = {objects.t_ns: objects for objects in object_sets}
     notice = "" if demo.checkpoint else UNTRAINED
-    with open_bag(demo.bag, load_config(demo.config)) as recording:
-        caption = Caption(scene=demo.scene, model=demo.config.stem, notice=notice, count=len(tracks))
-        pages = render_sets(recording.frame_sets, tracks, recording.ground_truth, caption=caption)
-        with tqdm(total=len(tracks), desc="pictures", unit="") as bar:
-            write_video(demo.output / "video.mp4", _with_picture(pages, len(tracks) // 2, demo, bar), fps=2.0)
+    recording = open_recording(demo.bag, load_config(demo.config))
+    caption = Caption(scene=demo.scene, model=demo.config.stem, notice=notice, count=len(tracks))
+    pages = render_sets(recording.frame_sets, tracks, recording.ground_truth, caption=caption)
+    with tqdm(total=len(tracks), desc="pictures", unit="", disable=None) as bar:
+        write_video(demo.output / "video.mp4", _with_picture(pages, len(tracks) // 2, demo, bar), fps=2.0)
 
 
 def _with_picture(pages: Iterable[np.ndarray], middle: int, demo: Demo, bar: tqdm) -> Iterator[np.ndarray]:

@@ -60,7 +60,7 @@ class TrackerNode(Node):
         self._quiet_polls = 0
         self.worker = Worker(self._process, keep_all=self._params.queue == "all")
         self._start_listening()
-        Diagnostics(self, lambda: self._sources.image_times_s, self._all_problems, self._figures)
+        self._diagnostics = Diagnostics(self, lambda: self._sources.image_times_s, self._all_problems, self._figures)
         self.worker.start()
         gc.freeze()  # the model's objects live as long as the process: no collection need walk them
         self._ready.publish(Bool(data=True))
@@ -107,6 +107,8 @@ class TrackerNode(Node):
             self._finished.publish(Bool(data=False))
 
     def _announce_finished(self) -> None:
+        """In the worker's thread, after the last set: the final figures first."""
+        self._diagnostics.publish()
         self._tracks_publisher.wait_for_all_acked(Duration(seconds=5.0))
         self._finished.publish(Bool(data=True))
 
@@ -123,7 +125,8 @@ class TrackerNode(Node):
             self.get_logger().info(f"session {report.session} begins ({report.reset_reason})")
         self._publish(report)
         self._processed += 1
-        self._last_seconds = report.seconds
+        latency_s = (self.get_clock().now().nanoseconds - report.objects.t_ns) * 1e-9  # since the newest image
+        self._last_seconds = {**report.seconds, "output_latency": latency_s}
 
     def _publish(self, report: StepReport) -> None:
         objects = report.objects.select(report.objects.scores >= self.get_parameter("score_threshold").value)

@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
     pages = render_sets(
         recording.frame_sets, tracks, truth, caption=caption, cameras=config.rig.cameras, width=args.width
     )
-    pages = _saved(tqdm(pages, "pictures", total=count or None, unit=""), args)
-    if args.video:
-        fps = args.fps or 1.0 / ((period(tracks) if tracks else recording.period_s) or 0.5)
-        drawn = write_video(args.output / "video.mp4", pages, fps)
-    else:
-        drawn = sum(1 for _ in pages)
+    with tqdm(pages, "pictures", total=count or None, unit="", disable=None) as bar:
+        if args.video:
+            fps = args.fps or 1.0 / ((period(tracks) if tracks else recording.period_s) or 0.5)
+            drawn = write_video(args.output / "video.mp4", _saved(bar, args), fps)
+        else:
+            drawn = sum(1 for _ in _saved(bar, args))
     print(f"{args.output}: {drawn} pictures drawn" + ", video.mp4" * args.video)
     return 0
 
@@ -94,7 +94,7 @@ def _config(args: argparse.Namespace) -> "SynclConfig":
 def _saved(pages: Iterable["np.ndarray"], args: argparse.Namespace) -> Iterator["np.ndarray"]:
     """Pass the pages on, and write those that are wanted as PNG."""
     from syncl_core.errors import InputError
-    from syncl_core.view.files import write_png
+    from syncl_core.view.png import write_png
 
     page = None
     for number, page in enumerate(pages, start=1):

@@ -82,16 +82,19 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
 
 def _track(tracker, frame_sets, name: str, device: str) -> list:
     """The objects of every set, under a progress bar."""
+    import contextlib
+
     from tqdm import tqdm
 
     from syncl_core.runtime.session import TrackerSession
     from syncl_core.tracking.state import init_state
 
-    session = TrackerSession(tracker.step, init_state, tracker.config, device)
-    try:
-        return [session.process(frame_set).objects for frame_set in tqdm(frame_sets, desc=name, unit="set")]
-    finally:
-        session.close()
+    session, objects = TrackerSession(tracker.step, init_state, tracker.config, device), []
+    with contextlib.closing(session), tqdm(desc=name, unit="set", disable=None) as bar:
+        for frame_set in frame_sets:
+            objects.append(session.process(frame_set).objects)
+            bar.update()
+    return objects
 
 
 def _print_problems(problems: dict) -> None:

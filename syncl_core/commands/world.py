@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
         sweeps=not args.no_sweeps,
         workers=args.workers,
     )
-    out = writer.write_world(args.out, config, lambda sweeps, total: tqdm(sweeps, total=total, unit="sweep", desc="world"))
+    out = writer.write_world(
+        args.out, config, lambda sweeps, total: tqdm(sweeps, total=total, unit="sweep", desc="world")
+    )
     images = sum(1 for folder in ("samples", "sweeps") for _ in (out / folder).glob("*/*.jpg"))
     print(f"{out}: {config.scenes} synthetic scene(s), {images} images, nuScenes schema {writer.VERSION}")
     return 0

@@ -1,25 +1,36 @@
 """Files that are there whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from syncl_core.errors import InputError
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path to write to, renamed to `path` at the end; after an exception nothing is left.
+
+    Folders are made as needed. Raises InputError naming the file where the disk refuses.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    make_folder(path.parent)
+    try:
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write it: {error.strerror or error}") from None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file so that readers see the old file or the new one. Raises InputError naming the file."""
-    path = Path(path)
-    make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot write it: {error.strerror}") from None
-    except BaseException:  # an interrupt leaves nothing half-written either
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def make_folder(path: str | Path) -> None:

@@ -1,7 +1,7 @@
 """What there is to show: the frame sets of a nuScenes scene or of a bag, their ground truth, tracks made of them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,7 @@ def read_tracks(path: str | Path, sample_times: Mapping[str, int], topic: str = 
 
 def of_classes(objects: ObjectSet, classes: tuple[str, ...]) -> ObjectSet:
     """Only the objects of these classes."""
-    rows = [i for i, label in enumerate(objects.labels) if label in classes]
-    arrays = ("scores", "centers", "sizes", "rotations", "velocities", "num_points")
-    kept = {name: value[rows] for name in arrays if (value := getattr(objects, name)) is not None}
-    return replace(
-        objects, ids=tuple(objects.ids[i] for i in rows), labels=tuple(objects.labels[i] for i in rows), **kept
-    )
+    return objects.select(np.array([label in classes for label in objects.labels], dtype=bool))
 
 
 def period(times_ns: Iterable[int]) -> float:

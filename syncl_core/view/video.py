@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from syncl_core.errors import InputError
-from syncl_core.view.files import whole_file
+from syncl_core.io.files import whole_file
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, quality: int = 20) -> int:

@@ -1,7 +1,7 @@
 """What the seven tracking classes look like: boxes in boxes.
 
-A `Shape` is drawn in unit coordinates of the object's own bounding box (x forward, y left, z up, each from -0.5 to 0.5),
-so its parts never leave the annotated box. Sizes and colours are drawn per actor.
+A `Look` is drawn in fractions of the object's own bounding box (x forward, y left, z up, each from -0.5 to 0.5), so its
+parts never leave the annotated box. Sizes and colours are drawn per actor.
 """
 
 import random
@@ -94,9 +94,9 @@ def _lights(z: tuple[float, float]) -> tuple[Part, ...]:
     return front + _pair((-0.5, -0.47), (0.30, 0.45), z, TAILLIGHT)
 
 
-def _axles(radius: float, top: float, *centers: float) -> tuple[Part, ...]:
-    """Wheel pairs as one box across the vehicle: the body hides its middle."""
-    return tuple(_part((x - radius, x + radius), 0.5, (-0.5, top), RUBBER) for x in centers)
+def _wheels(radius: float, top: float, *centers: float) -> tuple[Part, ...]:
+    """A pair of wheels at each of the places along x."""
+    return tuple(part for x in centers for part in _pair((x - radius, x + radius), (0.37, 0.5), (-0.5, top), RUBBER))
 
 
 def car(rng: random.Random) -> Look:
@@ -108,7 +108,7 @@ def car(rng: random.Random) -> Look:
         _part((back, 0.24), 0.44, (0.06, 0.42), GLASS),
         _part((back + 0.01, 0.15), 0.43, (0.42, 0.50), paint),
         _part((-0.12, -0.07), 0.45, (0.06, 0.42), paint),
-        *_axles(0.075, -0.10, 0.31, -0.30),
+        *_wheels(0.075, -0.10, 0.31, -0.30),
         *_lights((-0.12, 0.0)),
     )
     size = _jitter(rng, 4.6, 1.90, 1.85) if tall else _jitter(rng, 4.5, 1.87, 1.55)
@@ -122,7 +122,7 @@ def truck(rng: random.Random) -> Look:
         _part((0.36, 0.495), 0.44, (0.02, 0.24), GLASS),
         _part((-0.49, 0.27), 0.5, (-0.24, 0.5), cargo),
         _part((-0.48, 0.45), 0.30, (-0.38, -0.24), STEEL),
-        *_axles(0.06, -0.20, 0.36, -0.22, -0.36),
+        *_wheels(0.06, -0.20, 0.36, -0.22, -0.36),
         *_lights((-0.32, -0.26)),
     )
     return Look(category="vehicle.truck", size=_jitter(rng, 7.4, 2.5, 3.2, spread=0.15), parts=parts)
@@ -135,7 +135,7 @@ def bus(rng: random.Random) -> Look:
         _part((-0.495, 0.495), 0.485, (-0.02, 0.33), GLASS),
         *(_part((x - 0.008, x + 0.008), 0.49, (-0.02, 0.33), paint) for x in (-0.4, -0.2, 0.0, 0.2, 0.4)),
         _part((-0.49, 0.49), 0.49, (0.33, 0.5), roof),
-        *_axles(0.045, -0.22, 0.32, -0.28),
+        *_wheels(0.045, -0.22, 0.32, -0.28),
         *_lights((-0.30, -0.23)),
     )
     return Look(category="vehicle.bus.rigid", size=_jitter(rng, 11.2, 2.9, 3.4), parts=parts)
@@ -148,7 +148,7 @@ def trailer(rng: random.Random) -> Look:
         _part((-0.49, 0.42), 0.5, (-0.22, 0.5), cargo),
         _part((-0.492, 0.422), 0.5, (-0.02, 0.08), stripe),
         _part((-0.48, 0.5), 0.12, (-0.34, -0.22), STEEL),
-        *_axles(0.05, -0.24, -0.24, -0.37),
+        *_wheels(0.05, -0.24, -0.24, -0.37),
         *_pair((-0.5, -0.485), (0.32, 0.46), (-0.30, -0.24), TAILLIGHT),
     )
     return Look(category="vehicle.trailer", size=_jitter(rng, 10.5, 2.7, 3.6), parts=parts)

@@ -7,7 +7,7 @@ _EDGES = tuple((i, i | 1 << a) for a in range(3) for i in range(8) if not i >> a
 
 
 def image_bounds(points: torch.Tensor, pixel_from_view: torch.Tensor) -> torch.Tensor:
-    """Bounding rectangles [4, V, M] (left, top, right, bottom in pixels) of projected boxes; empty ones have left > right.
+    """Bounding rectangles [4, V, M] (left, top, right, bottom; pixels) of projected boxes; empty: left > right.
 
     points: [3, V * M, 8] box corners, or their images under a linear map, relative to the camera.
     pixel_from_view: [V, 3, 3], (u * d, v * d, d) = pixel_from_view @ point. Edges that pass behind the camera are
@@ -43,6 +43,6 @@ def tile_overlap(bounds: torch.Tensor, rows: int, columns: int, tile: int) -> to
 
 
 def shadow_corners(points: torch.Tensor, toward_sun: torch.Tensor, ground: torch.Tensor) -> torch.Tensor:
-    """Corners [3, S, 8] moved along the sun's rays (unit vector [3]) onto the ground, `ground` [S] above the ray origin."""
+    """Corners [3, S, 8] moved along the sun's rays (unit vector [3]) onto the ground, `ground` [S] above the origin."""
     drop = (points[2] - ground[:, None]) / toward_sun[2]
     return points - drop * toward_sun[:, None, None]

@@ -50,8 +50,8 @@ def poses(motion: Motion, t: np.ndarray) -> np.ndarray:
 def speed_plan(cruise: float, *events: tuple[float, float, float]) -> tuple[tuple[float, float], ...]:
     """Speed knots of a drive that starts at `cruise` m/s.
 
-    Each event (distance, speed, hold): have `speed` m/s at `distance` metres from the start, keep it for `hold` seconds,
-    then accelerate back to `cruise`. An event too near for comfortable braking is braked for harder.
+    Each event (distance, speed, hold): have `speed` m/s at `distance` metres from the start, keep it for `hold`
+    seconds, then accelerate back to `cruise`. An event too near for comfortable braking is braked for harder.
     """
     t, s, v = 0.0, 0.0, cruise
     knots = [(t, v)]

@@ -1,7 +1,7 @@
 """Rays against upright boxes: the nearest hit of every ray, vectorised over rays, tiles and cameras (slab method).
 
-Rays come in tiles of neighbouring rays; a tile is tested only against its candidates, the boxes whose bounds overlap it.
-Tiles are sorted by their number of candidates, so that the k-th candidate of all tiles is one dense operation on a
+Rays come in tiles of neighbouring rays; a tile is tested only against its candidates, the boxes whose bounds overlap
+it. Tiles are sorted by their number of candidates, so that the k-th candidate of all tiles is one dense operation on a
 prefix of them: no padding, no scatter, the same code on CPU and GPU.
 
 Shape letters: V views (ray origins), M boxes per view, S = V * M boxes in all, T tiles, P rays per tile, K candidates.
@@ -121,7 +121,7 @@ def shadows(
 
 
 def _schedule(counts: torch.Tensor):
-    """Chunks of tiles by falling number of candidates, with the number of tiles that have a k-th candidate for all k."""
+    """Chunks of tiles by falling number of candidates; with each, how many of its tiles have a k-th, for all k."""
     order = counts.argsort(descending=True, stable=True)
     order = order[: int((counts > 0).sum())]
     size = _CPU_CHUNK if counts.device.type == "cpu" else len(order)

@@ -1,7 +1,7 @@
 """Pictures of the world: rays through pixels, nearest boxes, sunlight and shadows. No motion blur, no lens errors.
 
-Shape letters as in `raycast`: V views, M boxes, S = V * M, T tiles of all views, P = 256 pixels of a tile, n some of the
-pixels; H, W image size. Vectors and colours are planes [3, ...].
+Shape letters as in `raycast`: V views, M boxes, S = V * M, T tiles of all views, P = 256 pixels of a tile, n some of
+the pixels; H, W image size. Vectors and colours are planes [3, ...].
 """
 
 from dataclasses import dataclass
@@ -157,7 +157,9 @@ def _face_light(solids: Solids, light: Light) -> torch.Tensor:
     return ambient * open_sky + sunlight * facing
 
 
-def _ground_colors(light: Light, rays: Rays, depth: torch.Tensor, dark: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:
+def _ground_colors(
+    light: Light, rays: Rays, depth: torch.Tensor, dark: torch.Tensor, pixel: torch.Tensor
+) -> torch.Tensor:
     """Colours [3, n] of `pixel` [n], which show the ground: procedural streets in the sun or in shadow."""
     direction, depth = _take(rays.directions.flatten(1), pixel), _take(depth, pixel)
     tile = torch.div(pixel, rays.directions.shape[2], rounding_mode="floor")

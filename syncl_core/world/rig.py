@@ -35,13 +35,17 @@ class Mount:
     lead: int  # microseconds before the end of the lidar turn
 
 
+def _mount(x, y, z, yaw, pitch, roll, focal, u, v, lead) -> Mount:
+    return Mount(translation=(x, y, z), yaw=yaw, pitch=pitch, roll=roll, focal=focal, center=(u, v), lead=lead)
+
+
 MOUNTS = {
-    "CAM_FRONT": Mount(translation=(1.70, 0.01, 1.51), yaw=0.2, pitch=0.4, roll=0.3, focal=1262.0, center=(817.0, 490.0), lead=35400),
-    "CAM_FRONT_RIGHT": Mount(translation=(1.56, -0.49, 1.50), yaw=-56.0, pitch=0.5, roll=-0.4, focal=1259.0, center=(810.0, 487.0), lead=27300),
-    "CAM_FRONT_LEFT": Mount(translation=(1.54, 0.49, 1.51), yaw=55.0, pitch=0.3, roll=0.2, focal=1268.0, center=(824.0, 478.0), lead=43000),
-    "CAM_BACK": Mount(translation=(0.03, 0.01, 1.57), yaw=179.7, pitch=0.6, roll=0.1, focal=807.0, center=(832.0, 481.0), lead=10000),
-    "CAM_BACK_LEFT": Mount(translation=(1.04, 0.48, 1.58), yaw=108.5, pitch=0.4, roll=0.5, focal=1256.0, center=(798.0, 489.0), lead=300),
-    "CAM_BACK_RIGHT": Mount(translation=(1.02, -0.48, 1.56), yaw=-110.5, pitch=0.7, roll=-0.2, focal=1257.0, center=(811.0, 494.0), lead=19600),
+    "CAM_FRONT":       _mount(1.70,  0.01, 1.51,    0.2, 0.4,  0.3, 1262.0, 817.0, 490.0, 35_400),
+    "CAM_FRONT_RIGHT": _mount(1.56, -0.49, 1.50,  -56.0, 0.5, -0.4, 1259.0, 810.0, 487.0, 27_300),
+    "CAM_FRONT_LEFT":  _mount(1.54,  0.49, 1.51,   55.0, 0.3,  0.2, 1268.0, 824.0, 478.0, 43_000),
+    "CAM_BACK":        _mount(0.03,  0.01, 1.57,  179.7, 0.6,  0.1,  807.0, 832.0, 481.0, 10_000),
+    "CAM_BACK_LEFT":   _mount(1.04,  0.48, 1.58,  108.5, 0.4,  0.5, 1256.0, 798.0, 489.0,    300),
+    "CAM_BACK_RIGHT":  _mount(1.02, -0.48, 1.56, -110.5, 0.7, -0.2, 1257.0, 811.0, 494.0, 19_600),
 }  # fmt: skip
 
 

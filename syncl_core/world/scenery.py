@@ -90,8 +90,8 @@ def make_light(rng: random.Random) -> Light:
         math.sin(elevation),
     )
     warmth = 0.12 * (62 - math.degrees(elevation)) / 28
-    sun = tuple((0.80 - 0.6 * overcast) * c for c in (1.0, 0.97 - 0.4 * warmth, 0.92 - warmth))
-    ambient = tuple((0.50 + 0.28 * overcast) * c for c in (0.95, 0.99, 1.06))
+    sun = tuple((0.86 - 0.66 * overcast) * c for c in (1.0, 0.97 - 0.4 * warmth, 0.92 - warmth))
+    ambient = tuple((0.58 + 0.30 * overcast) * c for c in (0.95, 0.99, 1.06))
     blue, gray = (0.36, 0.58, 0.88), (0.68, 0.72, 0.77)
     zenith = tuple((1 - overcast) * b + overcast * g for b, g in zip(blue, gray, strict=True))
     return Light(

@@ -49,7 +49,9 @@ def lidar_points(boxes: Boxes, city_from_lidar: np.ndarray, actors: int) -> np.n
     city_from_base = city_from_lidar[:3, :3] @ rig.base_from_lidar()[:3, :3].T
     directions = torch.from_numpy(rig.lidar_directions() @ city_from_base.T).float()  # [columns, beams, 3]
     directions = directions.reshape(-1, _COLUMNS * len(rig.LIDAR_BEAMS), 3).permute(2, 0, 1).contiguous()
-    lists, counts = raycast.candidate_lists(_sector_overlap(solids, directions), torch.zeros(directions.shape[1]).long())
+    lists, counts = raycast.candidate_lists(
+        _sector_overlap(solids, directions), torch.zeros(directions.shape[1]).long()
+    )
     ground = torch.where(directions[2] < 0, -city_from_lidar[2, 3] / directions[2], torch.inf)
     _, index = raycast.trace(solids, directions, lists, counts, ground.clamp(max=LIDAR_RANGE))
     owner = torch.from_numpy(boxes.owner)[index[index >= 0].long()]
@@ -62,7 +64,7 @@ def _sector_overlap(solids: raycast.Solids, directions: torch.Tensor) -> torch.T
     center = raycast.to_box_axes(solids.offset, solids.cos, -solids.sin)
     azimuth = torch.atan2(center[1], center[0])
     spread = _wrap(torch.atan2(y, x) - azimuth[:, None]).abs().amax(dim=1)
-    tile = directions[:, :, ::len(rig.LIDAR_BEAMS)]
+    tile = directions[:, :, :: len(rig.LIDAR_BEAMS)]
     first, last = (torch.atan2(tile[1, :, i], tile[0, :, i]) for i in (0, -1))
     middle, width = first + _wrap(last - first) / 2, _wrap(last - first).abs() / 2
     near = (corners.square().sum(dim=0).amin(dim=1) - solids.half.square().sum(dim=0) * 4) < LIDAR_RANGE**2

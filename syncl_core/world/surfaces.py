@@ -51,7 +51,7 @@ def _markings(along, to_cross, across, f_along, f_across):
 def facade_color(
     base: torch.Tensor, along: torch.Tensor, height: torch.Tensor, width: torch.Tensor, footprint: torch.Tensor
 ) -> torch.Tensor:
-    """Windows on walls: base colours [3, n], place along the wall (from its middle) and above the ground [n], its width."""
+    """Windows on walls [3, n] of colour `base`, at places along the wall (from its middle) and above the ground [n]."""
     bays = (width / _BAY_WIDTH).round().clamp(min=1)
     bay = along * bays / width + 0.5 * bays
     scaled = footprint * bays / width

@@ -67,7 +67,9 @@ class _Crowd:
     def place(self, motion: Motion, size: tuple[float, float, float], margin: float = 0.25) -> bool:
         """Reserve the way of a footprint; False, and nothing changes, if it is taken."""
         discs, radius = self._cover(motion, size)
-        gaps = np.linalg.norm(self._discs[:, :, :, None] - discs[None, :, None], axis=-1).min(axis=(1, 2, 3), initial=1e9)
+        gaps = np.linalg.norm(self._discs[:, :, :, None] - discs[None, :, None], axis=-1).min(
+            axis=(1, 2, 3), initial=1e9
+        )
         if (gaps < self._radii + radius + margin).any():
             return False
         self._discs = np.concatenate([self._discs, discs[None]])
@@ -200,7 +202,7 @@ def _crossing_pedestrian(rng: random.Random, crowd: _Crowd) -> bool:
     """Waits at a zebra crossing, then walks over the street."""
     heading, side = rng.randrange(4), rng.choice((-1, 1))
     x, y, yaw = city.lane_point(rng.choice((-1, 1)) * rng.uniform(*city.ZEBRA), heading, side * (city.KERB + 0.8))
-    pace, leave = rng.uniform(1.1, 1.9), rng.uniform(-6, 6)
+    pace, leave = rng.uniform(1.1, 1.9), rng.uniform(-8, 6)
     speeds = ((leave, 0.0), (leave + 0.6, pace)) if leave > 0 else ((0.0, pace),)
     ahead = 0.0 if leave > 0 else -leave * pace
     path = Motion(start=(x, y, yaw + side * math.pi / 2), speeds=speeds, ahead=ahead)

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-FREE_BYTES = 4 * 10**9  # 2 GB installed, 0.5 GB of downloads, room for results
+FREE_BYTES = 3 * 10**9  # 1.9 GB installed, 0.3 GB of downloads, room for results
 ROS_MODULES = {  # import name: apt package without "ros-<distro>-"
     "rclpy": "rclpy",
     "sensor_msgs.msg": "sensor-msgs",

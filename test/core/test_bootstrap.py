@@ -169,7 +169,8 @@ def _commands(place: Place, name: str) -> list[list[str]]:
 
 
 def test_nothing_can_install_a_cuda_torch_by_accident(tmp_path):
-    place = Place(root=ROOT)
+    _copy_of_the_bootstrap(tmp_path)
+    place = Place(root=tmp_path)
     commands = [command for step in make_plan(place, with_tests=True) for command in _commands(place, step.name)]
     installs = [command for command in commands if "install" in command]
     assert len(installs) >= 6
@@ -179,7 +180,7 @@ def test_nothing_can_install_a_cuda_torch_by_accident(tmp_path):
 
 
 def test_another_torch_replaces_the_old_one(tmp_path):
-    shutil.copytree(ROOT / "syncl_ros" / "bootstrap", tmp_path / "syncl_ros" / "bootstrap")
+    _copy_of_the_bootstrap(tmp_path)
     info = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "torch-2.13.0+cpu.dist-info"
     info.mkdir(parents=True)
     (info / "RECORD").write_text("torch-2.13.0+cpu.dist-info/INSTALLER,,\n")
@@ -195,6 +196,7 @@ def test_a_sourced_ros_needs_no_wheels_and_no_compiler():
 
 
 def test_an_environment_of_another_kind_is_not_touched(tmp_path):
+    _copy_of_the_bootstrap(tmp_path)
     version = f"version = {sys.version_info.major}.{sys.version_info.minor}.1"
     config = tmp_path / ".venv" / "pyvenv.cfg"
     config.parent.mkdir()
@@ -205,7 +207,6 @@ def test_an_environment_of_another_kind_is_not_touched(tmp_path):
     ):
         config.write_text(text)
         with pytest.raises(StepFailed, match=what):
-            shutil.copytree(ROOT / "syncl_ros/bootstrap", tmp_path / "syncl_ros/bootstrap", dirs_exist_ok=True)
             _commands(Place(root=tmp_path, ros_distro=distro), "venv")
 
 

@@ -16,8 +16,8 @@ from syncl_core.view import canvas
 from syncl_core.view.birdseye import Ground, draw_birdseye, trails
 from syncl_core.view.camera_view import box_outlines, clip_polygon, clip_segments, draw_camera, frustum
 from syncl_core.view.colors import identity_color, short_identity
-from syncl_core.view.files import write_png
 from syncl_core.view.picture import LAYOUT, Caption, PageLayout, draw_picture
+from syncl_core.view.png import write_png
 from syncl_core.view.replay import before, nearest, render_sets
 from syncl_core.view.video import write_video
 
@@ -250,7 +250,7 @@ def test_png_holds_the_picture_and_failure_leaves_nothing(tmp_path):
     page = draw_picture(make_set(), width=480)
     write_png(tmp_path / "page.png", page)
     assert (cv2.imread(str(tmp_path / "page.png"))[..., ::-1] == page).all()
-    with pytest.raises(InputError, match="page.png/below.png"):
+    with pytest.raises(InputError, match="page.png: cannot make this folder"):
         write_png(tmp_path / "page.png" / "below.png", page)  # a file is in the way of the folder
     assert [p.name for p in tmp_path.iterdir()] == ["page.png"]
 
@@ -284,5 +284,5 @@ def test_video_that_fails_leaves_nothing(tmp_path):
         write_video(tmp_path / "clip.mp4", [], fps=2.0)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/clip.mp4"):
+    with pytest.raises(InputError, match="file: cannot make this folder"):
         write_video(tmp_path / "file" / "clip.mp4", [np.zeros((64, 64, 3), np.uint8)], fps=2.0)

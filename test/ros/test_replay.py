@@ -27,7 +27,7 @@ def replay(bag, config_file, folder, domain, *node_arguments) -> str:
     env = environment(folder, domain)
     node_arguments = ("--params-file", ROOT / "config" / "replay.yaml", "-p", f"config:={config_file}", *node_arguments)
     recording = ("-o", folder / "result", "--header-time", "--until", "/tracker/finished", "--topics", *OUTPUT)
-    playing = (bag, "--clock", 100, "--wait-for", "/tracker/ready", "/recorder/ready")
+    playing = (bag, "--rate", 2, "--clock", 100, "--wait-for", "/tracker/ready", "/recorder/ready")
     with (
         RosProcess("recorder", *recording, env=env, folder=folder) as recorder,
         RosProcess("node", "--ros-args", *node_arguments, env=env, folder=folder) as node,

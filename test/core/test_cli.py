@@ -1,0 +1,223 @@
+"""`syncl` as a user meets it: results on good input; on bad input one line, exit code 2 and nothing half-written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from nuscenes_fixture import SAMPLES_PER_SCENE, SCENES, edit_table, real_root, write_tiny_nuscenes
+
+from syncl_core import geometry, offline
+from syncl_core.cli import main
+from syncl_core.config import load_config
+from syncl_core.io import messages
+from syncl_core.io.bag_reader import BagReader
+from syncl_core.io.bag_types import bag_types
+from syncl_core.io.bag_writer import BagWriter
+from syncl_core.io.submission import read_submission
+from syncl_core.io.topics import Topics
+
+CONFIG = """
+image: {height: 32, width: 64}
+model: {embed_dim: 32, num_queries: 20, num_layers: 1, num_heads: 2, ffn_dim: 32, reasoning_layers: 1, depth_bins: 4,
+        class_prior: 0.3, neutral_start: true}
+track: {slots: 8}
+"""
+TOPICS = Topics()
+FRONT = TOPICS.compressed_of("CAM_FRONT")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return write_tiny_nuscenes(tmp_path_factory.mktemp("nuscenes"))
+
+
+@pytest.fixture(scope="module")
+def bag(root, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bags") / "drive"
+    assert main(["bag", str(root), "--scene", SCENES[0], "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_a_bag_is_tracked_evaluated_and_drawn(root, bag, config, tmp_path, capsys):
+    tracks = tmp_path / "tracks"
+    assert main(["track", str(bag), "-c", str(config), "-o", str(tracks)]) == 0
+    assert "untrained" in capsys.readouterr().err
+    samples = {sample.token for sample in offline.bag_samples(bag)[SCENES[0]]}
+    results = read_submission(tracks / "tracks.json")
+    assert results.keys() == samples and len(samples) == SAMPLES_PER_SCENE
+    with BagReader(tracks / "drive") as reader:
+        object_sets = reader.object_sets("/tracker/tracks")
+        assert reader.counts["/tracker/markers"] == len(object_sets) == SAMPLES_PER_SCENE
+    assert all(len(objects) for objects in object_sets), "the untrained tracker must have something to say"
+    assert main(["eval", str(root), str(tracks / "tracks.json"), "-o", str(tmp_path / "metrics")]) == 0
+    assert "AMOTA" in (tmp_path / "metrics" / "metrics.txt").read_text()
+    picture = ["render", str(bag), "--tracks", str(tracks / "drive"), "-c", str(config), "--width", "480"]
+    assert main([*picture, "--pictures", "last", "-o", str(tmp_path / "pictures")]) == 0
+    assert (tmp_path / "pictures" / "picture.png").stat().st_size > 1000
+
+
+def test_tables_and_bag_give_the_same_tracks(root, bag, config, tmp_path):
+    """The bag's reference time is its newest image, the tables' is the lidar; boxes differ by that motion only."""
+    assert main(["track", str(bag), "-c", str(config), "-o", str(tmp_path / "bag")]) == 0
+    assert main(["track", str(root), "--scene", SCENES[0], "-c", str(config), "-o", str(tmp_path / "root")]) == 0
+    from_bag, from_root = (read_submission(tmp_path / name / "tracks.json") for name in ("bag", "root"))
+    assert from_bag.keys() == from_root.keys()
+    for token, objects in from_bag.items():
+        numbers = [[i.split("-")[1] for i in o.ids] for o in (objects, from_root[token])]
+        assert numbers[0] == numbers[1]
+        np.testing.assert_allclose(objects.centers, from_root[token].centers, atol=0.6)
+
+
+def test_a_repeated_run_is_equal_to_the_bit(bag, config, tmp_path):
+    for name in ("first", "second"):
+        assert main(["track", str(bag), "-c", str(config), "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "first/tracks.json").read_bytes() == (tmp_path / "second/tracks.json").read_bytes()
+
+
+def test_every_due_set_of_a_bag_is_tracked(bag, config):
+    frame_sets = list(offline.bag_frame_sets(bag, load_config(config)))
+    steps = np.diff([frame_set.t_ns for frame_set in frame_sets]) / 1e9
+    assert len(frame_sets) == SAMPLES_PER_SCENE and np.allclose(steps, 0.5, atol=0.05)
+    assert all(None not in frame_set.views for frame_set in frame_sets)
+
+
+def rewrite(bag: Path, target: Path, change) -> Path:
+    """A copy of a bag in which `change(topic, message)` edited messages, or dropped them by returning None."""
+    with BagReader(bag) as reader, BagWriter(target) as writer:
+        for topic, type_name, t_ns, data in reader.messages():
+            message = change(topic, writer.types.deserialize(data, type_name))
+            if message is not None:
+                writer.write(topic, message, t_ns)
+    return target
+
+
+def _small_image(topic, message):
+    if topic == FRONT:
+        message.data = np.frombuffer(simplejpeg.encode_jpeg(np.zeros((20, 30, 3), np.uint8)), np.uint8)
+    return message
+
+
+def _corrupt_image(topic, message):
+    if topic == FRONT:
+        message.data = message.data[: len(message.data) // 3]
+    return message
+
+
+def _unknown_encoding(topic, message):
+    if topic == FRONT:
+        message.format = "h264"
+    return message
+
+
+def _nan_pose(topic, message):
+    if topic == TOPICS.tf:
+        message.transforms[-1].transform.translation.x = float("nan")
+    return message
+
+
+def _without_front(topic, message):
+    return None if topic == FRONT else message
+
+
+def _without_calibration(topic, message):
+    return None if topic == TOPICS.camera_info_of("CAM_BACK") else message
+
+
+def _wrong_type(topic, message):
+    return bag_types().make(messages.STRING, data="text") if topic == FRONT else message
+
+
+BAD_BAGS = {
+    "wrong size": (_small_image, ["CAM_FRONT", "30x20", "64x36"]),
+    "corrupt JPEG": (_corrupt_image, ["CAM_FRONT", "corrupt JPEG"]),
+    "unknown encoding": (_unknown_encoding, [FRONT, "h264"]),
+    "NaN pose": (_nan_pose, ["odom -> base_link"]),
+    "missing camera": (_without_front, ["CAM_FRONT", FRONT]),
+    "missing calibration": (_without_calibration, ["/cam_back/camera_info"]),
+    "wrong schema": (_wrong_type, [FRONT, "std_msgs/msg/String"]),
+}
+
+
+def fails_in_one_line(capsys, arguments: list[str], *culprits: str, untouched: Path) -> None:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    line = [text for text in capsys.readouterr().err.splitlines() if text.startswith("syncl: error: ")]
+    assert len(line) == 1 and all(culprit in line[0] for culprit in culprits), line
+    assert not untouched.exists() or not any(untouched.iterdir())
+
+
+@pytest.mark.parametrize("name", BAD_BAGS)
+def test_bad_bag(name, bag, config, tmp_path, capsys):
+    change, culprits = BAD_BAGS[name]
+    broken = rewrite(bag, tmp_path / "broken", change)
+    output = tmp_path / "out"
+    fails_in_one_line(capsys, ["track", str(broken), "-c", str(config), "-o", str(output)], *culprits, untouched=output)
+
+
+def test_truncated_mcap(bag, config, tmp_path, capsys):
+    whole = next(bag.glob("*.mcap")).read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(whole[: len(whole) // 2])
+    arguments = ["track", str(tmp_path / "cut.mcap"), "-c", str(config), "-o", str(tmp_path / "out")]
+    fails_in_one_line(capsys, arguments, "cut.mcap", "ends too early", untouched=tmp_path / "out")
+
+
+def test_missing_files(root, bag, tmp_path, capsys):
+    out = tmp_path / "out"
+    nowhere = str(tmp_path / "nowhere")
+    for arguments in (
+        ["track", nowhere, "-o", str(out)],
+        ["track", str(bag), "-c", nowhere, "-o", str(out)],
+        ["track", str(bag), "--checkpoint", nowhere, "-o", str(out)],
+        ["bag", nowhere, "-o", str(out)],
+        ["eval", str(root), nowhere, "-o", str(out)],
+        ["render", nowhere, "-o", str(out)],
+    ):
+        fails_in_one_line(capsys, arguments, "nowhere", untouched=out)
+
+
+def test_unusable_tables(tmp_path, config, capsys):
+    out = tmp_path / "out"
+    empty = write_tiny_nuscenes(tmp_path / "empty")
+    for image in (empty / "samples").rglob("*.jpg"):
+        image.unlink()
+    for command in (["bag", str(empty), "--scene", SCENES[1]], ["track", str(empty), "-c", str(config)]):
+        fails_in_one_line(capsys, [*command, "-o", str(out)], "tiny-000", untouched=out)
+    broken = write_tiny_nuscenes(tmp_path / "broken")
+    edit_table(broken, "ego_pose", lambda records: records[0].update(translation=[float("nan"), 0.0, 0.0]))
+    fails_in_one_line(capsys, ["bag", str(broken), "--scene", SCENES[0], "-o", str(out)], "ego_pose", untouched=out)
+
+
+def test_results_are_not_overwritten_unless_asked(bag, config, tmp_path, capsys):
+    arguments = ["track", str(bag), "-c", str(config), "-o", str(tmp_path)]
+    assert main(arguments) == 0
+    before = (tmp_path / "tracks.json").read_bytes()
+    assert main(arguments) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (tmp_path / "tracks.json").read_bytes() == before
+
+
+def test_help_shows_examples(capsys):
+    for command in ((), ("bag",), ("track",), ("eval",), ("render",), ("world",)):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0 and "examples:" in capsys.readouterr().out
+
+
+def test_real_key_frames_make_the_whole_way(config, tmp_path):
+    data = real_root("nuscenes_two_frames")
+    assert main(["bag", str(data), "-o", str(tmp_path / "bag")]) == 0
+    assert main(["track", str(tmp_path / "bag"), "-c", str(config), "-o", str(tmp_path / "tracks")]) == 0
+    results = json.loads((tmp_path / "tracks" / "tracks.json").read_text())["results"]
+    assert len(results) == 2 and all(results.values())
+    poses = [f.global_from_base for f in offline.bag_frame_sets(tmp_path / "bag", load_config(config))]
+    moved = np.linalg.norm((geometry.inverse(poses[0]) @ poses[1])[:3, 3])
+    assert 0.5 < moved < 10, "the car of scene-0103 drives"
