@@ -36,9 +36,11 @@ setup(
     install_requires=[
         "numpy>=1.21",
         "opencv-python-headless>=4.5",
+        "pillow>=10.1",
         "pyyaml>=5.4",
         "rosbags>=0.10",
         "safetensors>=0.4",
+        "scipy>=1.8",
         "tqdm>=4.57",
     ],
     extras_require={

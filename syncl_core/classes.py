@@ -7,4 +7,4 @@ DETECTION_CLASSES = (*TRACKING_CLASSES, "construction_vehicle", "traffic_cone", 
 """The ten detection classes in PF-Track's order; the first seven are tracked."""
 
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
-"""The nuScenes cameras in PF-Track's order. The order is part of a checkpoint: its position embedding counts cameras."""
+"""The nuScenes cameras in PF-Track's order, which is part of a checkpoint: its position embedding counts cameras."""

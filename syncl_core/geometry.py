@@ -12,7 +12,7 @@ BOX_EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0,
 """Pairs of `box_corners` indices that form the twelve edges. Corners 0, 1, 4, 5 are the front face."""
 
 _CORNER_SIGNS = 0.5 * np.array(
-    [[1, 1, -1], [1, -1, -1], [-1, -1, -1], [-1, 1, -1], [1, 1, 1], [1, -1, 1], [-1, -1, 1], [-1, 1, 1]], dtype=np.float64
+    [[1, 1, -1], [1, -1, -1], [-1, -1, -1], [-1, 1, -1], [1, 1, 1], [1, -1, 1], [-1, -1, 1], [-1, 1, 1]]
 )
 
 
@@ -77,7 +77,7 @@ def transform_points(dst_from_src: np.ndarray, points: np.ndarray) -> np.ndarray
 
 
 def interpolate_transform(before: np.ndarray, after: np.ndarray, fraction: float) -> np.ndarray:
-    """The rigid transform a `fraction` (0..1) of the way: translation linear, rotation along the shortest arc (slerp)."""
+    """The rigid transform a `fraction` (0..1) of the way: translation linear, rotation by slerp, the shorter way."""
     turn = Rotation.from_matrix(before[:3, :3].T @ after[:3, :3]).as_rotvec()
     result = np.eye(4)
     result[:3, :3] = before[:3, :3] @ Rotation.from_rotvec(fraction * turn).as_matrix()

@@ -28,18 +28,27 @@ def decode(image: RawImage) -> np.ndarray:
 
 def _decode_compressed(image: RawImage) -> np.ndarray:
     data = bytes(image.data)
-    if image.encoding == "jpeg":
-        import simplejpeg
+    try:
+        pixels = _decode_jpeg(data) if image.encoding == "jpeg" else _decode_with_opencv(data)
+    except ValueError as error:
+        raise InputError(f"corrupt {image.encoding.upper()} of {len(data)} bytes: {error}") from None
+    return pixels
 
-        try:
-            return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
-        except ValueError as error:
-            raise InputError(f"corrupt JPEG of {len(data)} bytes: {error}") from None
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+    try:
+        import simplejpeg
+    except ImportError:  # optional: faster than OpenCV, with the same pixels
+        return _decode_with_opencv(data)
+    return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+
+
+def _decode_with_opencv(data: bytes) -> np.ndarray:
     import cv2
 
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if pixels is None:
-        raise InputError(f"corrupt PNG of {len(data)} bytes")
+        raise ValueError("OpenCV cannot decode it")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -51,7 +60,8 @@ def _view_raw(image: RawImage) -> np.ndarray:
     data = np.frombuffer(image.data, np.uint8)
     if image.width <= 0 or image.height <= 0 or step < image.width * channels or data.size < step * image.height:
         raise InputError(
-            f"{image.encoding} image of {image.width}x{image.height} with {step} bytes a row does not fit {data.size} bytes"
+            f"{image.encoding} image of {image.width}x{image.height} "
+            f"with {step} bytes a row does not fit {data.size} bytes"
         )
     # Rows may be padded, so the view needs explicit strides.
     pixels = np.ndarray((image.height, image.width, channels), np.uint8, buffer=data, strides=(step, channels, 1))

@@ -24,7 +24,7 @@ from torch.utils import _pytree
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """An image as it came off the wire: compressed ("jpeg", "png") or raw ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")."""
+    """An image off the wire: compressed ("jpeg", "png") or raw ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")."""
 
     encoding: str
     data: bytes | memoryview | np.ndarray

@@ -1,6 +1,6 @@
 """What a ROS process of this project needs in its environment, wherever it was installed.
 
-ROS 2 from wheels leaves AMENT_PREFIX_PATH unset, and the middleware's defaults lose every raw camera image
+ROS 2 from wheels leaves AMENT_PREFIX_PATH unset, and the middleware's defaults lose most raw camera images
 (docs/performance.md). A variable the user has set is never changed.
 """
 

@@ -171,8 +171,8 @@ def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> None:
 def _parameter_help() -> str:
     lines = ["parameters (--ros-args -p name:=value, or --params-file):"]
     for field in dataclasses.fields(params.NodeParams):
-        default = field.default if field.default != "" else '""'
-        lines.append(f"  {params.ros_name(field)} ({default}): {field.metadata['description']}")
+        choices = f" [{' | '.join(field.metadata['choices'])}]" if field.metadata["choices"] else ""
+        lines.append(f"  {params.ros_name(field)} ({field.default!r}){choices}: {field.metadata['description']}")
     return "\n".join([*lines, "  sync.<field>: overrides that field of the configuration"])
 
 

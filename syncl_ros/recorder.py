@@ -91,12 +91,11 @@ class Recorder(Node):
         now_ns = self.get_clock().now().nanoseconds  # 0 with use_sim_time until /clock runs
         if now_ns and not self._header_time:
             return now_ns
-        if stamp_offset is not None and len(data) >= stamp_offset + 8:
-            order = "<" if data[1] & 1 else ">"
-            seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, stamp_offset)
-            self._newest_stamp_ns = max(self._newest_stamp_ns, stamp_ns := seconds * 10**9 + nanoseconds)
-            return stamp_ns
-        return self._newest_stamp_ns
+        stamp_ns = None if stamp_offset is None else _stamp_ns(data, stamp_offset)
+        if stamp_ns is None:
+            return self._newest_stamp_ns
+        self._newest_stamp_ns = max(self._newest_stamp_ns, stamp_ns)
+        return stamp_ns
 
     def _offered_qos(self, topic: str) -> QoSProfile:
         offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
@@ -118,6 +117,15 @@ def _stamp_offset(kind: type) -> int | None:
         if _stamp_offset(conversions.message_class(f"{package}/msg/{name}")) == 4:
             return 8  # after the length
     return None
+
+
+def _stamp_ns(data: bytes, offset: int) -> int | None:
+    """The stamp at `offset` of CDR bytes; None = the sequence that would hold it is empty."""
+    order = "<" if data[1] & 1 else ">"
+    if offset == 8 and struct.unpack_from(f"{order}I", data, 4) == (0,):
+        return None
+    seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, offset)
+    return seconds * 10**9 + nanoseconds
 
 
 def main(argv: list[str] | None = None) -> int:

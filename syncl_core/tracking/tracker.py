@@ -72,9 +72,10 @@ def build_tracker(config: SynclConfig, seed: int = 0) -> Tracker:
 
 @torch.no_grad()
 def _start_neutral(tracker: Tracker) -> None:
-    """Make an untrained tracker fit to look at: without it boxes drift into a corner and all queries agree.
+    """Make an untrained tracker fit to look at: otherwise boxes drift into a corner and all queries agree.
 
-    Every box is a car at rest where its query is, facing along the model frame's y axis; queries start diverse.
+    Every box is a car (the first class) at rest where its query is, facing along the model frame's y axis. Queries start diverse, and
+    images weigh little, or their brightness would decide between no tracks at all and tracks everywhere.
     """
     car = encode_boxes(torch.zeros(3), torch.tensor([4.6, 1.9, 1.7]), torch.tensor(math.pi / 2), torch.zeros(2))
     for branch in (tracker.pts_bbox_head.reg_branches[0], tracker.STReasoner.track_reg):
@@ -83,3 +84,6 @@ def _start_neutral(tracker: Tracker) -> None:
     torch.nn.init.zeros_(tracker.STReasoner.future_reg[-1].weight)
     torch.nn.init.zeros_(tracker.STReasoner.future_reg[-1].bias)
     torch.nn.init.uniform_(tracker.query_feat_embedding.weight, -1.0, 1.0)
+    tracker.STReasoner.track_cls[-1].bias[1:] -= 8.0
+    for layer in tracker.pts_bbox_head.transformer["decoder"].layers:
+        layer.attentions[1]["attn"].out_proj.weight.mul_(0.1)

@@ -17,7 +17,6 @@ import torch
 from syncl_core.world.scene import Boxes
 
 _HUGE = 1e12  # stands in for 1/0: a ray parallel to a slab
-_CPU_CHUNK = 96  # tiles worked on at a time on the CPU: as many as its cache holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +57,8 @@ def candidate_lists(overlap: torch.Tensor, first_box: torch.Tensor) -> tuple[tor
 
     overlap: [T, M] bool, tile x box of its view. first_box: [T] index of the view's first box in S.
     """
-    counts = overlap.sum(dim=1)
     tile, box = overlap.nonzero(as_tuple=True)
+    counts = tile.bincount(minlength=len(overlap))
     rank = torch.arange(len(tile), device=tile.device) - (counts.cumsum(0) - counts)[tile]
     lists = torch.zeros(len(overlap), int(counts.max()) if len(tile) else 0, dtype=torch.int64, device=tile.device)
     lists[tile, rank] = box + first_box[tile]
@@ -74,61 +73,54 @@ def trace(
     directions: [3, T, P]. lists, counts: see `candidate_lists`. limit: [T, P], hits beyond it do not count; where there
     is none the limit is returned with index -1. A box that contains the ray's origin is not hit.
     """
-    depth, index = limit.clone(), torch.full_like(limit, -1, dtype=torch.int32)
-    for tiles, remaining in _schedule(counts):
-        nearest, owner = limit[tiles], torch.full_like(limit[tiles], -1, dtype=torch.int32)
-        dx, dy, dz = directions[:, tiles]
-        inverse_z = _inverse(dz)
-        for k, n in enumerate(remaining):
-            box = lists[tiles[:n], k]
-            cos, sin, half, offset = _rows(boxes, box)
-            inverse_x = _inverse(torch.addcmul(dy[:n] * sin, dx[:n], cos))
-            inverse_y = _inverse(torch.addcmul(dy[:n] * cos, dx[:n], sin, value=-1))
-            slabs = [
-                _slab(inverse, inverse * middle, reach)
-                for inverse, middle, reach in zip((inverse_x, inverse_y, inverse_z[:n]), offset, half, strict=True)
-            ]
-            near, far = _overlap(slabs)
-            hit = (near < torch.minimum(far, nearest[:n])) & (near > 0)
-            torch.where(hit, near, nearest[:n], out=nearest[:n])
-            torch.where(hit, box[:, None].to(torch.int32), owner[:n], out=owner[:n])
-        depth[tiles], index[tiles] = nearest, owner
-    return depth, index
+    order, remaining = _schedule(counts)
+    nearest, owner = limit[order], torch.full_like(limit, -1, dtype=torch.int32)
+    dx, dy, dz = directions[:, order]
+    inverse_z = _inverse(dz)
+    for k, n in enumerate(remaining):
+        box = lists[order[:n], k]
+        cos, sin, half, offset = _rows(boxes, box)
+        inverse_x = _inverse(torch.addcmul(dy[:n] * sin, dx[:n], cos))
+        inverse_y = _inverse(torch.addcmul(dy[:n] * cos, dx[:n], sin, value=-1))
+        slabs = [
+            _slab(inverse, inverse * middle, reach)
+            for inverse, middle, reach in zip((inverse_x, inverse_y, inverse_z[:n]), offset, half, strict=True)
+        ]
+        near, far = _overlap(slabs)
+        hit = (near < torch.minimum(far, nearest[:n])) & (near > 0)
+        torch.where(hit, near, nearest[:n], out=nearest[:n])
+        torch.where(hit, box[:, None].to(torch.int32), owner[:n], out=owner[:n])
+    back = order.argsort()
+    return nearest[back], owner[back]
 
 
 def shadows(
     boxes: Solids, points: torch.Tensor, toward_sun: torch.Tensor, lists: torch.Tensor, counts: torch.Tensor
 ) -> torch.Tensor:
     """True [T, P] where the way from points [3, T, P] to the sun (unit vector [3]) is blocked by a candidate."""
-    dark = torch.zeros(points.shape[1:], dtype=torch.bool, device=points.device)
+    order, remaining = _schedule(counts)
+    x, y, z = points[:, order]
+    dark = torch.zeros_like(x, dtype=torch.bool)
     # One direction per box, so its inverse is a number; only the origin varies from ray to ray.
     inverse = _inverse(to_box_axes(toward_sun[:, None], boxes.cos, boxes.sin))
-    for tiles, remaining in _schedule(counts):
-        x, y, z = points[:, tiles]
-        blocked = torch.zeros_like(x, dtype=torch.bool)
-        for k, n in enumerate(remaining):
-            box = lists[tiles[:n], k]
-            cos, sin, half, offset = _rows(boxes, box)
-            origin = (torch.addcmul(y[:n] * sin, x[:n], cos), torch.addcmul(y[:n] * cos, x[:n], sin, value=-1), z[:n])
-            slabs = [
-                _slab(rate, (middle - start) * rate, reach)
-                for rate, middle, start, reach in zip(inverse[:, box, None], offset, origin, half, strict=True)
-            ]
-            near, far = _overlap(slabs)
-            blocked[:n] |= (far > near) & (far > 0)
-        dark[tiles] = blocked
-    return dark
+    for k, n in enumerate(remaining):
+        box = lists[order[:n], k]
+        cos, sin, half, offset = _rows(boxes, box)
+        origin = (torch.addcmul(y[:n] * sin, x[:n], cos), torch.addcmul(y[:n] * cos, x[:n], sin, value=-1), z[:n])
+        slabs = [
+            _slab(rate, (middle - start) * rate, reach)
+            for rate, middle, start, reach in zip(inverse[:, box, None], offset, origin, half, strict=True)
+        ]
+        near, far = _overlap(slabs)
+        dark[:n] |= (far > near) & (far > 0)
+    return dark[order.argsort()]
 
 
-def _schedule(counts: torch.Tensor):
-    """Chunks of tiles by falling number of candidates; with each, how many of its tiles have a k-th, for all k."""
-    order = counts.argsort(descending=True, stable=True)
-    order = order[: int((counts > 0).sum())]
-    size = _CPU_CHUNK if counts.device.type == "cpu" else len(order)
-    for start in range(0, len(order), max(size, 1)):
-        tiles = order[start : start + size]
-        most = int(counts[tiles[0]])
-        yield tiles, (counts[tiles, None] > torch.arange(most, device=counts.device)).sum(0).tolist()
+def _schedule(counts: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """Tiles by falling number of candidates, and how many of them have a k-th candidate, for all k."""
+    falling, order = counts.sort(descending=True, stable=True)
+    most = int(falling[0]) if len(falling) else 0
+    return order, (falling[:, None] > torch.arange(most, device=counts.device)).sum(0).tolist()
 
 
 def _rows(boxes: Solids, box: torch.Tensor):

@@ -22,25 +22,24 @@ def visible_share(boxes: Boxes, views: Views, pictures: Pictures, actors: int) -
 
 def _pixels_alone(boxes: Boxes, views: Views, actors: int, device: torch.device) -> torch.Tensor:
     """Pixels [A] that each actor would cover with nothing in front of it: every actor traced in tiles of its own."""
-    rays = render.cast(boxes, views, device)
+    pixels = render.scan(boxes, views, device)
     owner = torch.from_numpy(boxes.owner).to(device)
     member = owner == torch.arange(actors, device=device)[:, None]  # [A, M]
-    tile, actor = ((rays.overlap.float() @ member.float().T) > 0).nonzero(as_tuple=True)
+    tile, actor = ((pixels.overlap.float() @ member.float().T) > 0).nonzero(as_tuple=True)
     per_view = boxes.yaw.shape[1]
-    lists, counts = raycast.candidate_lists(rays.overlap[tile] & member[actor], rays.view[tile] * per_view)
-    directions = rays.directions[:, tile]
-    limit = torch.full_like(directions[0], torch.inf)
-    _, index = raycast.trace(rays.solids, directions, lists, counts, limit)
-    pixels = ((index >= 0) & _in_image(rays, views)[tile]).sum(dim=1)
-    return torch.zeros(actors, dtype=torch.int64, device=device).index_add_(0, actor, pixels)
+    lists, counts = raycast.candidate_lists(pixels.overlap[tile] & member[actor], pixels.view[tile] * per_view)
+    rays = render.directions(pixels, tile)
+    _, index = raycast.trace(pixels.solids, rays, lists, counts, torch.full_like(rays[0], torch.inf))
+    covered = ((index >= 0) & _in_image(pixels, views)[tile]).sum(dim=1)
+    return torch.zeros(actors, dtype=torch.int64, device=device).index_add_(0, actor, covered)
 
 
-def _in_image(rays: render.Rays, views: Views) -> torch.Tensor:
-    """False [T, P] for the rays that only complete the last row and column of tiles."""
-    rows, columns = rays.grid
-    v = torch.arange(rows * TILE, device=rays.view.device).view(rows, 1, TILE, 1) < views.height
-    u = torch.arange(columns * TILE, device=rays.view.device).view(1, columns, 1, TILE) < views.width
-    return (u & v).reshape(-1, TILE * TILE).repeat(len(views.intrinsics), 1)
+def _in_image(pixels: render.Scan, views: Views) -> torch.Tensor:
+    """False [T, P] for the pixels that only complete the last row and column of tiles."""
+    step = torch.arange(TILE, device=pixels.view.device)
+    u = pixels.corner[0, :, None] + step.repeat(TILE)
+    v = pixels.corner[1, :, None] + step.repeat_interleave(TILE)
+    return (u < views.width) & (v < views.height)
 
 
 def lidar_points(boxes: Boxes, city_from_lidar: np.ndarray, actors: int) -> np.ndarray:

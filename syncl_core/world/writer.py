@@ -17,6 +17,7 @@ import torch
 
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
+from syncl_core.io.files import make_folder
 from syncl_core.world import city, generate, render, rig, sense, tables
 from syncl_core.world.scene import Scene, boxes_at, city_from_base
 from syncl_core.world.tables import Observation, Recording
@@ -56,14 +57,17 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
     """Render and write the scenes; the folder appears when it is complete. Returns it.
 
     progress: wraps the iteration over sweeps and gets their number, for a progress bar. Raises InputError if the folder
-    is not empty or the configuration is impossible.
+    is not empty or cannot be written, or the configuration is impossible.
     """
     _check(folder, config)
+    make_folder(folder.parent)
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write_all(partial, config, progress or (lambda items, _: items))
         os.replace(partial, folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write it: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -45,8 +45,18 @@ def wrong_python() -> str:
     return "needs Python 3.10 to 3.12, %s is %d.%d; %s" % (sys.executable, *sys.version_info[:2], advice)
 
 
+def obstacle(venv: Path, ros_distro: str) -> str:
+    """What would make the set-up fail, before anything is done: one line, or ""."""
+    from syncl_ros.bootstrap import machine
+
+    problem = machine.unfit_environment(venv, ros_distro=ros_distro)
+    problem = problem or machine.missing_from_machine(ROOT, ros_distro=ros_distro)
+    if ros_distro and not problem:
+        problem = machine.missing_from_ros(sys.executable, ros_distro)
+    return problem
+
+
 def set_up(args: argparse.Namespace) -> int:
-    from syncl_ros.bootstrap.machine import missing_from_machine
     from syncl_ros.bootstrap.plan import LOCK_NAME, Place, make_plan, pip_environment
     from syncl_ros.bootstrap.steps import Stamps, StepFailed, only_one, run_steps
 
@@ -55,7 +65,7 @@ def set_up(args: argparse.Namespace) -> int:
     stamps = Stamps(place.venv / "stamps")
     if all(map(stamps.is_done, steps)):
         return 0
-    problem = missing_from_machine(ROOT, ros_distro=place.ros_distro)
+    problem = obstacle(place.venv, place.ros_distro)
     if problem:
         print("set-up:", problem, file=sys.stderr)
         return 2

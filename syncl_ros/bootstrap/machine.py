@@ -1,9 +1,14 @@
-"""What the machine must bring along: checked before anything is downloaded, said in one line."""
+"""What the machine must bring along: checked before anything is downloaded, said in one line.
+
+Every function returns that line, or "" when all is well. `ros_distro` is the name of a sourced ROS 2; "" means ROS 2
+comes as wheels.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +31,7 @@ ROS_MODULES = {  # import name: apt package without "ros-<distro>-"
 
 
 def missing_from_machine(folder: Path, *, ros_distro: str) -> str:
-    """One line saying what is missing and how to get it, or "". `ros_distro` "" means ROS 2 comes as wheels."""
+    """Platform, interpreter, compiler, disk."""
     if not ros_distro and (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return (
             f"ROS 2 wheels exist for Linux x86_64 only, this is {sys.platform} {platform.machine()}: "
@@ -58,7 +63,7 @@ def _missing_packages(*, compiler: bool) -> dict[str, str]:
 
 
 def missing_from_ros(python: str | Path, ros_distro: str) -> str:
-    """One line saying what a sourced ROS 2 lacks and how to get it, or ""."""
+    """The ROS packages the node imports, as `python` finds them."""
     code = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
@@ -75,4 +80,21 @@ def missing_from_ros(python: str | Path, ros_distro: str) -> str:
     if absent:
         packages = " ".join(f"ros-{ros_distro}-{ROS_MODULES[name]}" for name in absent)
         return f"ROS 2 {ros_distro} lacks {', '.join(absent)}; run: sudo apt-get install -y {packages}"
+    return ""
+
+
+def unfit_environment(venv: Path, *, ros_distro: str) -> str:
+    """An environment is made for one Python, and for ROS wheels or for a sourced ROS 2. It cannot become another."""
+    config = venv / "pyvenv.cfg"
+    if not config.exists():
+        return ""
+    text = config.read_text()
+    wanted = sysconfig.get_python_version()
+    if not re.search(rf"^version(_info)? = {re.escape(wanted)}\b", text, re.MULTILINE):
+        return f"{venv} was made with another Python than {wanted}: set PYTHON to that one, or `make clean`"
+    made_for_system = "include-system-site-packages = true" in text
+    if made_for_system and not ros_distro:
+        return f"{venv} was made for a sourced ROS 2: source its setup.bash, or `make clean` to use ROS wheels"
+    if ros_distro and not made_for_system:
+        return f"{venv} was made with ROS wheels, but ROS 2 {ros_distro} is sourced: `make clean` first"
     return ""

@@ -7,7 +7,6 @@ nor torch's CUDA build.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -103,7 +102,6 @@ def _was_recorded(record: Path) -> bool:
 
 def _venv_step(place: Place) -> Step:
     def run(log: Log) -> None:
-        _check_same_kind(place)
         if not _has_pip(place, log):
             system = ["--system-site-packages"] if place.ros_distro else []
             log.call([place.base_python, "-m", "venv", *system, place.venv])
@@ -112,22 +110,6 @@ def _venv_step(place: Place) -> Step:
     version = sysconfig.get_python_version()
     advice = f"read the log; if it says ensurepip, install python{version}-venv. {NETWORK}"
     return Step("venv", "virtual environment .venv", (version, place.ros_distro, *BUILD_TOOLS), run, advice)
-
-
-def _check_same_kind(place: Place) -> None:
-    """An environment is made for one Python, and for ROS wheels or for a sourced ROS 2. It cannot become another."""
-    config = place.venv / "pyvenv.cfg"
-    if not config.exists():
-        return
-    text = config.read_text()
-    wanted = sysconfig.get_python_version()
-    if not re.search(rf"^version(_info)? = {re.escape(wanted)}\b", text, re.MULTILINE):
-        raise StepFailed(f".venv was made with another Python than {wanted}: set PYTHON to that one, or `make clean`")
-    made_for_system = "include-system-site-packages = true" in text
-    if made_for_system and not place.ros_distro:
-        raise StepFailed(".venv was made for a sourced ROS 2: source its setup.bash, or `make clean` to use ROS wheels")
-    if place.ros_distro and not made_for_system:
-        raise StepFailed(f".venv was made with ROS wheels, but ROS 2 {place.ros_distro} is sourced: `make clean` first")
 
 
 def _has_pip(place: Place, log: Log) -> bool:

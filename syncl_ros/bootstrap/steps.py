@@ -102,7 +102,7 @@ def run_steps(steps: Sequence[Step], stamps: Stamps, logs: Path, environment: Ma
         try:
             step.run(log)
         except (StepFailed, OSError) as error:
-            print(" failed")
+            print(" failed", flush=True)
             lines = [f"set-up: step {step.name!r} failed: {error}", *(f"    {line}" for line in log.tail())]
             raise StepFailed("\n".join([*lines, f"whole log: {log.path}", f"what to do: {step.advice}"])) from None
         stamps.finish(step)

@@ -1,7 +1,7 @@
 """PF-Track once more, slowly: one scene, Python lists of tracks, loops over heads, tokens and rows, float64.
 
-Written from the formulas and from nothing of `syncl_core.models` or `syncl_core.tracking`; takes only a state dict. There
-are no slots and no masks here: what is not there is left out.
+Written from the formulas and from nothing of `syncl_core.models` or `syncl_core.tracking`; takes only a state dict.
+There are no slots and no masks here: what is not there is left out.
 """
 
 import copy
@@ -124,8 +124,7 @@ class SlowPFTrack:
     def token_number(self, n: int, r: int, c: int, counts: tuple[int, int, int]) -> torch.Tensor:
         size = self.config.model.embed_dim // 2
         parts = [
-            sine((i + 1) / (count + 1e-6) * PI2, size, blocked=True)
-            for i, count in zip((n, r, c), counts, strict=True)
+            sine((i + 1) / (count + 1e-6) * PI2, size, blocked=True) for i, count in zip((n, r, c), counts, strict=True)
         ]
         return torch.tensor(sum(parts, []), dtype=torch.float64)
 
@@ -212,7 +211,9 @@ class SlowPFTrack:
         model = self.config.model
         rows = [
             dict(id=None, past=[], misses=0, age=0, query=feature, start=point)
-            for feature, point in zip(self.w["query_feat_embedding.weight"], self.w["reference_points.weight"], strict=True)
+            for feature, point in zip(
+                self.w["query_feat_embedding.weight"], self.w["reference_points.weight"], strict=True
+            )
         ]
         rows += [copy.copy(track) | dict(start=self.fractions(track["reference"])) for track in self.tracks]
         content = torch.stack([row["query"] for row in rows])

@@ -196,18 +196,33 @@ def test_a_sourced_ros_needs_no_wheels_and_no_compiler():
 
 
 def test_an_environment_of_another_kind_is_not_touched(tmp_path):
-    _copy_of_the_bootstrap(tmp_path)
     version = f"version = {sys.version_info.major}.{sys.version_info.minor}.1"
-    config = tmp_path / ".venv" / "pyvenv.cfg"
-    config.parent.mkdir()
+    own, system = "include-system-site-packages = false", "include-system-site-packages = true"
+    assert machine.unfit_environment(tmp_path, ros_distro="") == ""
     for text, distro, what in (
-        ("include-system-site-packages = false\nversion = 3.1.1", "", "another Python"),
-        (f"include-system-site-packages = true\n{version}", "", "source its setup.bash"),
-        (f"include-system-site-packages = false\n{version}", "jazzy", "ROS 2 jazzy is sourced"),
+        (f"{own}\n{version}", "", ""),
+        (f"{system}\n{version}", "jazzy", ""),
+        (f"{own}\nversion = 3.1.1", "", "another Python"),
+        (f"{system}\n{version}", "", "source its setup.bash"),
+        (f"{own}\n{version}", "jazzy", "ROS 2 jazzy is sourced"),
     ):
-        config.write_text(text)
-        with pytest.raises(StepFailed, match=what):
-            _commands(Place(root=tmp_path, ros_distro=distro), "venv")
+        (tmp_path / "pyvenv.cfg").write_text(text)
+        problem = machine.unfit_environment(tmp_path, ros_distro=distro)
+        assert what in problem and bool(what) == bool(problem)
+
+
+def test_what_a_sourced_ros_lacks_is_named(tmp_path):
+    python = tmp_path / "python"
+    for script, what in (
+        ("exit 0", ""),
+        ("echo vision_msgs.msg; echo tf2_msgs.msg", "install -y ros-jazzy-vision-msgs ros-jazzy-tf2-msgs"),
+        ("echo rclpy", "source /opt/ros/jazzy/setup.bash"),
+        ("exit 1", "source /opt/ros/jazzy/setup.bash"),
+    ):
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        problem = machine.missing_from_ros(python, "jazzy")
+        assert what in problem and bool(what) == bool(problem)
 
 
 def test_the_calling_shell_cannot_lead_pip_astray():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_tracker import CAMERAS, drive, make_frame, stack, tiny_tracker
+from tiny_tracker import CAMERAS, drive, make_frame, stack, tiny_config, tiny_tracker
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from syncl_core.models import position
@@ -39,7 +39,9 @@ def test_scenes_in_a_batch_do_not_see_each_other():
     scenes = [drive(5), drive(5, start=40), drive(5, start=80)]
     late = [dataclasses.replace(f, camera_valid=torch.tensor([[True, False, True]])) for f in scenes[2]]
     scenes[2] = late
-    state, outputs = _track(tracker, [stack(frames) for frames in zip(*scenes, strict=True)], init_state(tracker.config, 3))
+    state, outputs = _track(
+        tracker, [stack(frames) for frames in zip(*scenes, strict=True)], init_state(tracker.config, 3)
+    )
     assert outputs[-1].valid.sum(dim=1).min() > 0
     for row, frames in enumerate(scenes):
         alone, alone_outputs = _track(tracker, frames)
@@ -53,7 +55,9 @@ def test_a_new_scene_joins_a_running_batch():
     tracker = tiny_tracker(34)
     state, _ = _track(tracker, [stack([f, f]) for f in drive(3)], init_state(tracker.config, 2))
     empty = init_state(tracker.config)
-    values = {f.name: torch.cat([getattr(state, f.name)[:1], getattr(empty, f.name)]) for f in dataclasses.fields(state)}
+    values = {
+        f.name: torch.cat([getattr(state, f.name)[:1], getattr(empty, f.name)]) for f in dataclasses.fields(state)
+    }
     later = drive(2, start=3)
     joined, _ = _track(tracker, [stack([f, f]) for f in later], TrackState(**values))
     _assert_equal(joined, _track(tracker, later)[0], row=1, tolerance=1e-4)
@@ -111,7 +115,11 @@ def test_what_a_missing_camera_would_have_shown_does_not_matter():
     tracker, frame = tiny_tracker(34), make_frame(0)
     valid = torch.tensor([[True, False, True]])
     outputs = []
-    for fill, matrix in ((0, torch.eye(4).double()), (255, torch.full((4, 4), torch.nan).double()), (7, torch.zeros(4, 4))):
+    for fill, matrix in (
+        (0, torch.eye(4).double()),
+        (255, torch.full((4, 4), torch.nan).double()),
+        (7, torch.zeros(4, 4)),
+    ):
         images, matrices = frame.images.clone(), frame.image_from_model.clone()
         images[:, 1], matrices[:, 1] = fill, matrix
         degraded = dataclasses.replace(frame, images=images, image_from_model=matrices, camera_valid=valid)
@@ -145,7 +153,7 @@ def test_free_slots_change_nothing():
 def test_a_step_never_waits_for_the_device():
     """Fake tensors have no values: .item(), nonzero or boolean indexing in the step would raise here."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        config = tiny_tracker.__globals__["tiny_config"]()
+        config = tiny_config()
         tracker = build_tracker(config)
         state, tracks = tracker.step(init_state(config), make_frame(0))
     assert tracks.valid.shape == (1, config.track.slots)

@@ -1,4 +1,4 @@
-"""The tracker on slots against PF-Track on lists (slow_pftrack): whole sequences, and the network's parts on the way."""
+"""The tracker on slots against PF-Track on lists (slow_pftrack): whole sequences, and parts of the network."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def _history(ids_before: set, ids: set, seen_before: set, seen: set) -> dict[str
 @pytest.mark.parametrize("ego_update", ["exact", "as_released"])
 @torch.inference_mode()
 def test_sequence_equals_the_slow_one(ego_update):
-    """Same identities, boxes, features and predictions over births, coasting, comebacks, deaths, drops and ego turns."""
+    """Same identities, boxes, features and predictions over births, coasting, comebacks, deaths, drops, ego turns."""
     tracker = tiny_tracker(34, born=0.1, ego_update=ego_update, max_age=4)
     twin, state = _twin(tracker), init_state(tracker.config)
     events = {"births": 0, "deaths": 0, "coasting": 0, "comebacks": 0}
@@ -96,7 +96,9 @@ def _assert_same_track(state, row: dict, compare_motion: bool) -> None:
         torch.testing.assert_close(ours.double(), theirs, atol=1e-4, rtol=1e-5)
     assert state.history_valid[0, slot].sum() == len(row["past"])
     assert (state.label[0, slot].item(), state.misses[0, slot].item()) == (row["label"], row["misses"])
-    assert (state.age[0, slot].item(), state.score[0, slot].item()) == pytest.approx((row["age"], row["score"]), abs=1e-5)
+    assert (state.age[0, slot].item(), state.score[0, slot].item()) == pytest.approx(
+        (row["age"], row["score"]), abs=1e-5
+    )
 
 
 @torch.inference_mode()

@@ -185,6 +185,12 @@ def test_impossible_requests_name_the_culprit(tmp_path, change, culprit):
         writer.write_world(tmp_path / "data", writer.WorldConfig(**change))
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        writer.write_world(tmp_path / "file" / "data", writer.WorldConfig(seconds=1.0, image_width=160, workers=1))
+
+
 def test_command_refuses_a_folder_in_use(tmp_path, capsys):
     (tmp_path / "precious.txt").write_text("keep")
     assert cli.main(["world", str(tmp_path)]) == 2

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from syncl_core.config import ImageConfig, ModelConfig, RigConfig, SynclConfig, TrackConfig
+from syncl_core.config import ImageConfig, ModelConfig, RigConfig, SyncConfig, SynclConfig, TrackConfig
 from syncl_core.tracking.state import init_state
 from syncl_core.tracking.tracker import Tracker, build_tracker
 from syncl_core.types import Frame
@@ -18,6 +18,7 @@ def tiny_config(**track) -> SynclConfig:
         name="tiny",
         image=ImageConfig(height=32, width=64),
         rig=RigConfig(cameras=CAMERAS),
+        sync=SyncConfig(min_cameras=len(CAMERAS)),
         model=ModelConfig(
             embed_dim=16,
             num_queries=12,

@@ -2,13 +2,19 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
 from processes import RosProcess, environment
 
+from syncl_core.io import messages
 from syncl_core.io.bag_reader import BagReader
+from syncl_core.io.bag_types import bag_types
+from syncl_core.io.markers import MarkerBuilder
+from syncl_core.types import ObjectSet
+from syncl_ros import conversions, recorder
 
 
 def content(path) -> list[tuple[int, str, str, bytes]]:
@@ -24,13 +30,13 @@ def test_what_is_played_is_recorded_byte_for_byte(drive, tmp_path, domain):
     copy = tmp_path / "copy"
     playing = (drive, "--rate", 2, "--clock", 50, "--wait-for", "/recorder/ready")
     with (
-        RosProcess("recorder", "-o", copy, "--header-time", "--topics", *topics, env=env, folder=tmp_path) as recorder,
+        RosProcess("recorder", "-o", copy, "--header-time", "--topics", *topics, env=env, folder=tmp_path) as recording,
         RosProcess("player", *playing, env=env, folder=tmp_path) as player,
     ):
         assert player.wait(120) == 0, player.output()
         assert not copy.exists()  # nothing half-written can be seen
-        recorder.interrupt(signal.SIGTERM)
-        assert recorder.wait(30) == 0, recorder.output()
+        recording.interrupt(signal.SIGTERM)
+        assert recording.wait(30) == 0, recording.output()
     played_s = float(player.output().rsplit(" in ", 1)[1].split()[0])
     assert duration_s / 2 - 0.1 < played_s < duration_s  # slower only on a busy machine
     recorded = content(copy)
@@ -57,3 +63,38 @@ def test_a_player_gives_up_waiting_and_stops_when_told(drive, tmp_path, domain):
         assert second.wait(10) == 0, second.output()
         assert first.wait(60) == 2
         assert first.output() == "player: error: nobody said true on /tracker/ready within 1 s\n"
+
+
+def test_the_stamp_is_found_in_the_bytes_of_every_kind_of_message():
+    types = bag_types()
+    t_ns = 1_600_000_000_123_456_789
+    make = types.make
+    stamped = messages.transform_stamped(make, t_ns, "a", "b", np.eye(4))
+    objects = object_set(t_ns)
+    cases = {
+        t_ns: [
+            messages.tf_message(make, [stamped]),
+            messages.detection3d_array(make, objects, "odom"),
+            MarkerBuilder().build(objects, "odom", make),
+            make("rosgraph_msgs/msg/Clock", clock=messages.time_from_ns(make, t_ns)),
+        ],
+        None: [messages.tf_message(make, []), messages.sample_record(make, "scene", "token", t_ns)],
+    }
+    for expected, stamped_messages in cases.items():
+        for message in stamped_messages:
+            offset = recorder._stamp_offset(conversions.message_class(message.__msgtype__))
+            found = None if offset is None else recorder._stamp_ns(types.serialize(message), offset)
+            assert found == expected, message.__msgtype__
+
+
+def object_set(t_ns: int) -> ObjectSet:
+    return ObjectSet(
+        t_ns=t_ns,
+        ids=("ab-1",),
+        labels=("car",),
+        scores=np.ones(1),
+        centers=np.zeros((1, 3)),
+        sizes=np.ones((1, 3)),
+        rotations=np.array([[1.0, 0.0, 0.0, 0.0]]),
+        velocities=np.zeros((1, 2)),
+    )
