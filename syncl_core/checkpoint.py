@@ -5,6 +5,7 @@ and the network must be the same. Public .pth files hold no configuration and ne
 `weights_only=True`, so that no code in them runs.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -36,10 +37,10 @@ def save_checkpoint(path: str | Path, tracker: Tracker) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata=metadata)
         os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write the checkpoint: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise InputError(f"{path}: cannot write the checkpoint: {_one_line(error)}") from None
 
 
 def load_checkpoint(path: str | Path, config: SynclConfig | None = None) -> Tracker:

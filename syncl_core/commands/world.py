@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
     )
     out = writer.write_world(
-        args.out, config, lambda sweeps, total: tqdm(sweeps, total=total, unit="sweep", desc="world")
+        args.out, config, lambda sweeps, total: tqdm(sweeps, total=total, unit="sweep", desc="world", disable=None)
     )
     images = sum(1 for folder in ("samples", "sweeps") for _ in (out / folder).glob("*/*.jpg"))
     print(f"{out}: {config.scenes} synthetic scene(s), {images} images, nuScenes schema {writer.VERSION}")

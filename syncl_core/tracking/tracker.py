@@ -74,8 +74,8 @@ def build_tracker(config: SynclConfig, seed: int = 0) -> Tracker:
 def _start_neutral(tracker: Tracker) -> None:
     """Make an untrained tracker fit to look at: otherwise boxes drift into a corner and all queries agree.
 
-    Every box is a car (the first class) at rest where its query is, facing along the model frame's y axis. Queries start diverse, and
-    images weigh little, or their brightness would decide between no tracks at all and tracks everywhere.
+    Every box is a car, the first class, at rest where its query is and facing along the model frame's y axis. Queries
+    start diverse. Images weigh little, or their brightness would decide between no tracks and tracks everywhere.
     """
     car = encode_boxes(torch.zeros(3), torch.tensor([4.6, 1.9, 1.7]), torch.tensor(math.pi / 2), torch.zeros(2))
     for branch in (tracker.pts_bbox_head.reg_branches[0], tracker.STReasoner.track_reg):

@@ -130,9 +130,14 @@ def test_failed_save_leaves_the_old_file(path, tracker, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("syncl_core.checkpoint.save_file", fail)
-    with pytest.raises(InputError, match="cannot write the checkpoint: No space left"):
+    with pytest.raises(InputError, match="cannot write the checkpoint: .*No space left"):
         save_checkpoint(path, tracker)
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_impossible_place_is_refused(path, tracker):
+    with pytest.raises(InputError, match="cannot write the checkpoint"):
+        save_checkpoint(path / "inside_a_file.safetensors", tracker)
 
 
 def test_public_pickles_are_read_as_tensors_only(tmp_path, tracker):

@@ -21,7 +21,7 @@ from syncl_core.io.topics import Topics
 CONFIG = """
 image: {height: 32, width: 64}
 model: {embed_dim: 32, num_queries: 20, num_layers: 1, num_heads: 2, ffn_dim: 32, reasoning_layers: 1, depth_bins: 4,
-        class_prior: 0.3, neutral_start: true}
+        class_prior: 0.5, neutral_start: true}
 track: {slots: 8}
 """
 TOPICS = Topics()

@@ -1,0 +1,55 @@
+"""The configurations we ship: they load, and the untrained tiny one has something harmless to show."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_tracker import pose
+
+from syncl_core.config import load_config
+from syncl_core.tracking.state import init_state
+from syncl_core.tracking.tracker import build_tracker
+from syncl_core.types import Frame
+
+CONFIGS = Path(__file__).parents[2] / "config"
+
+
+def _frame(config, step: int, brightness: float) -> Frame:
+    cameras, (height, width) = len(config.rig.cameras), (config.image.height, config.image.width)
+    generator = torch.Generator().manual_seed(step)
+    images = torch.rand(1, cameras, 3, height, width, generator=generator) * 255 * brightness
+    return Frame(
+        images=images.to(torch.uint8),
+        image_from_model=torch.eye(4, dtype=torch.float64).repeat(1, cameras, 1, 1),
+        camera_valid=torch.ones(1, cameras, dtype=torch.bool),
+        global_from_model=pose(x=0.5 * step, yaw=0.05 * step)[None],
+        t_ns=torch.tensor([step * 500_000_000]),
+    )
+
+
+@pytest.mark.parametrize("brightness", [0.0, 1.0])
+@torch.inference_mode()
+def test_untrained_tiny_tracks_stand_still_in_the_world(brightness):
+    config = load_config(CONFIGS / "petr_tiny_128x320.yaml")
+    tracker, state, places = build_tracker(config), init_state(config), {}
+    for step in range(10):
+        frame = _frame(config, step, brightness)
+        state, tracks = tracker.step(state, frame)
+        valid = tracks.valid[0]
+        in_global = tracks.center[0][valid].double() @ frame.global_from_model[0, :3, :3].T
+        in_global += frame.global_from_model[0, :3, 3]
+        for identity, place in zip(tracks.track_id[0][valid].tolist(), in_global, strict=True):
+            places.setdefault(identity, []).append(place)
+    assert 5 <= valid.sum() <= 24
+    longest = max(places.values(), key=len)
+    assert len(longest) >= 5
+    inside = [torch.stack(way) for way in places.values() if len(way) >= 3]
+    still = [(way - way[0]).norm(dim=1).max() < 0.01 for way in inside]
+    # Those that reach the border of the range are pushed along by it.
+    assert sum(still) >= 0.5 * len(still)
+
+
+def test_small_is_the_public_decoder():
+    config = load_config(CONFIGS / "petr_small_320x800.yaml")
+    assert config.model == type(config.model)()
+    assert (config.image.height, config.image.width) == (320, 800)
