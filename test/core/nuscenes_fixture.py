@@ -74,7 +74,7 @@ def write_tiny_nuscenes(root: Path, sweeps_between: int = 2) -> Path:
         _add_scene(tables, scene, [start_us + 500_000 * i for i in range(SAMPLES_PER_SCENE)], sweeps_between)
     for record in tables["sample_data"]:
         if record["fileformat"] == "jpg":
-            _write_image(root / record["filename"], seed=len(record["token"]) + record["timestamp"] % 251)
+            _write_image(root / record["filename"], seed=(len(record["token"]) + record["timestamp"]) % 251)
     (root / VERSION).mkdir(parents=True)
     (root / "maps").mkdir()
     (root / "maps" / "map.png").write_bytes(b"")
