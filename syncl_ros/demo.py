@@ -7,7 +7,6 @@ all of it has gone over DDS.
 import argparse
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     config = Path(args.config) if args.config else share_file("config/petr_tiny_128x320.yaml")
     args.output.mkdir(parents=True, exist_ok=True)
     _say(1, f"scene: {args.data or 'a synthetic one'}")
-    data = NuScenesScenes(args.data or _synthetic_scene(args.output / "world", args.seconds))
+    data = NuScenesScenes(args.data or _synthetic_scene(args.output, args.seconds))
     demo = Demo(data, args.scene or _first_scene(data), config, args.checkpoint, args.output)
     _say(2, f"rosbag of {demo.scene}")
     write_scene_bag(data, demo.scene, demo.bag, overwrite=True, progress=True)
@@ -106,14 +105,11 @@ def _say(number: int, text: str) -> None:
     print(f"[{number}/5] {text}", flush=True)
 
 
-def _synthetic_scene(root: Path, seconds: float) -> Path:
-    """Make the scene, unless an earlier demo did."""
-    made_as = root / f"made-with-{seconds:g}-seconds"
-    if not made_as.exists():
-        shutil.rmtree(root, ignore_errors=True)
-        if syncl(["world", str(root), "--seconds", f"{seconds:g}"]):
-            raise InputError(f"{root}: the synthetic scene could not be made")
-        made_as.touch()
+def _synthetic_scene(output: Path, seconds: float) -> Path:
+    """Make the scene, unless an earlier demo did: a world's folder appears only when it is complete."""
+    root = output / f"world-{seconds:g}s"
+    if not root.exists() and syncl(["world", str(root), "--seconds", f"{seconds:g}"]):
+        raise InputError(f"{root}: the synthetic scene could not be made")
     return root
 
 
