@@ -7,12 +7,11 @@ frame is lost, and says when the recording is over. Nothing is dropped: the trac
 import os
 
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
-from launch import LaunchContext, LaunchDescription
 
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
