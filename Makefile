@@ -30,7 +30,7 @@ help: ## show this text
 	@echo "  DATA=FOLDER   nuScenes root for the demo (default: a synthetic scene)"
 	@echo "  SCENE=NAME    scene of it (default: the first)"
 	@echo "  PYTHON=NAME   Python 3.10 to 3.12 to build .venv with (default: python3)"
-	@echo "  TORCH=ARGS    what pip installs as torch (default: the exact CPU build), for example"
+	@echo "  TORCH=ARGS    what pip installs as torch (default: the exact CPU build); given once, it stays. Example:"
 	@echo "                TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130'"
 	@echo "A sourced ROS 2 (ROS_DISTRO) is used; otherwise ROS 2 Jazzy is installed into .venv as wheels."
 

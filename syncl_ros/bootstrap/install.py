@@ -56,11 +56,21 @@ def obstacle(venv: Path, ros_distro: str) -> str:
     return problem
 
 
+def remembered_torch(venv: Path, given: str) -> str:
+    """What pip installs as torch: `given`, or what an earlier set-up was given, so that `make demo` keeps a CUDA build."""
+    choice = venv / "torch-choice"
+    if given:
+        venv.mkdir(exist_ok=True)
+        choice.write_text(given)
+    return choice.read_text() if choice.exists() else ""
+
+
 def set_up(args: argparse.Namespace) -> int:
     from syncl_ros.bootstrap.plan import LOCK_NAME, Place, make_plan, pip_environment
     from syncl_ros.bootstrap.steps import Stamps, StepFailed, only_one, run_steps
 
-    place = Place(root=ROOT, torch=args.torch.strip(), ros_distro=os.environ.get("ROS_DISTRO", ""))
+    torch = remembered_torch(ROOT / ".venv", args.torch.strip())
+    place = Place(root=ROOT, torch=torch, ros_distro=os.environ.get("ROS_DISTRO", ""))
     steps = make_plan(place, with_tests=args.with_tests)
     stamps = Stamps(place.venv / "stamps")
     if all(map(stamps.is_done, steps)):

@@ -190,6 +190,15 @@ def test_another_torch_replaces_the_old_one(tmp_path):
     assert new[-3:] == ["torch==2.13.0", "--index-url", "https://example.org/cu130"]
 
 
+def test_a_chosen_torch_stays_chosen(tmp_path):
+    venv = tmp_path / ".venv"
+    assert install.remembered_torch(venv, "") == ""
+    cuda = "torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+    assert install.remembered_torch(venv, cuda) == cuda
+    assert install.remembered_torch(venv, "") == cuda, "a plain `make demo` must not bring the CPU build back"
+    assert install.remembered_torch(venv, "torch==2.13.0+cpu") == "torch==2.13.0+cpu"
+
+
 def test_a_sourced_ros_needs_no_wheels_and_no_compiler():
     names = [step.name for step in make_plan(Place(root=ROOT, ros_distro="jazzy"), with_tests=False)]
     assert names == ["venv", "python", "torch", "ros", "project"]
