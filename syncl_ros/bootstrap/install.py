@@ -57,7 +57,7 @@ def obstacle(venv: Path, ros_distro: str) -> str:
 
 
 def remembered_torch(venv: Path, given: str) -> str:
-    """What pip installs as torch: `given`, or what an earlier set-up was given, so that `make demo` keeps a CUDA build."""
+    """What pip installs as torch: `given`, or what was given before, so that `make demo` keeps a CUDA build."""
     choice = venv / "torch-choice"
     if given:
         venv.mkdir(exist_ok=True)
