@@ -1,65 +1,71 @@
 """Weights on disk: one safetensors file that also holds the configuration it was made with.
 
 `load_checkpoint(path)` needs nothing else. Given a configuration too, thresholds and synchronisation come from there
-and the network must be the same. Public .pth files hold no configuration and need one; they are read with
-`weights_only=True`, so that no code in them runs.
+and the network must be the same. Public files hold no configuration and need one: `syncl convert` makes them ours once;
+given as they are, they are converted at every start.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
+from syncl_core.convert import Converted, convert
 from syncl_core.errors import InputError
 from syncl_core.tracking.tracker import Tracker, build_tracker
+from syncl_core.weights import PICKLES, Tensors, check_tensors, one_line, read_pickle, read_safetensors, shared_names
 
 FORMAT = "syncl-tracker-1"
-_PICKLES = (".pth", ".pt", ".ckpt")
-_TRAINING_ONLY = ("criterion.",)  # prefixes of foreign checkpoints that inference has no use for
+BOX_CONVENTION = (
+    "cx, cy, log w, log l, cz, log h, sin a, cos a, vx, vy; metres, model frame, geometric centre; "
+    "a = -heading - pi/2 (mmdetection3d before 1.0)"
+)
 _INITIAL_ONLY = ("dropout", "class_prior", "neutral_start")  # model keys that do not change a trained network
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Content:
+    tensors: Tensors  # shared ones once
+    config: SynclConfig
+    lacking: tuple[str, ...] = ()  # parts of the network (first component of a name) that were never trained
 
 
 def save_checkpoint(path: str | Path, tracker: Tracker) -> None:
     """Write weights and configuration. The file appears whole or not at all."""
-    path = Path(path)
-    aliases = _aliases(tracker)
-    tensors = {name: value.contiguous().cpu() for name, value in tracker.state_dict().items() if name not in aliases}
-    metadata = {"format": FORMAT, "config": json.dumps(config_to_dict(tracker.config))}
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"{path}: cannot write the checkpoint: {_one_line(error)}") from None
+    aliases = shared_names(tracker)
+    tensors = {name: value for name, value in tracker.state_dict().items() if name not in aliases}
+    _write(Path(path), tensors, tracker.config, {})
 
 
-def load_checkpoint(path: str | Path, config: SynclConfig | None = None) -> Tracker:
+def save_converted(path: str | Path, converted: Converted, config: SynclConfig, origin: dict[str, str]) -> None:
+    """Write converted public weights; `origin` says where they are from (file, sha256, licence, ...)."""
+    _write(Path(path), converted.tensors, config, {"origin": json.dumps(origin)}, converted.lacking)
+
+
+def load_checkpoint(path: str | Path, config: SynclConfig | None = None, allow_lacking: bool = False) -> Tracker:
     """A tracker in evaluation mode with the weights of `path`, on the CPU.
 
     Raises InputError, one line that starts with the path, if the file cannot be read, was cut short, holds NaN or
-    infinite weights, or belongs to another network than `config` describes.
+    infinite weights, or belongs to another network than `config` describes. A file that holds only a part of the
+    network, such as a converted backbone, is refused too, unless `allow_lacking`: then the rest stays untrained.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        tensors, stored = _read_pickle(path) if path.suffix in _PICKLES else _read_safetensors(path)
-        if stored is None and config is None:
-            raise InputError("holds no configuration; give the one it was trained with")
-        if stored is not None and config is not None:
-            _check_same_network(stored, config)
-        tracker = build_tracker(config or stored)
-        _load(tracker, tensors)
+        content = _convert(path, config) if path.suffix in PICKLES else _read(path)
+        if content.lacking and not allow_lacking:
+            raise InputError(f"holds no weights for {', '.join(content.lacking)}: it is a start for training")
+        if config is not None:
+            _check_same_network(content.config, config)
+        tracker = build_tracker(config or content.config)
+        _load(tracker, content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return tracker
@@ -79,34 +85,47 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
     return tracker.to(device)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], SynclConfig]:
+def _write(
+    path: Path, tensors: Tensors, config: SynclConfig, notes: dict[str, str], lacking: tuple[str, ...] = ()
+) -> None:
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(config_to_dict(config)),
+        "box_convention": BOX_CONVENTION,
+        "complete": json.dumps(not lacking),
+        "lacking": json.dumps(lacking),
+        **notes,
+    }
+    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"truncated or not a safetensors file ({_one_line(error)})") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata=metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise InputError(f"{path}: cannot write the checkpoint: {one_line(error)}") from None
+
+
+def _convert(path: Path, config: SynclConfig | None) -> _Content:
+    if config is None:
+        raise InputError("holds no configuration; give the one it was trained with")
+    converted = convert(read_pickle(path), config)
+    return _Content(tensors=converted.tensors, config=config, lacking=converted.lacking)
+
+
+def _read(path: Path) -> _Content:
+    tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise InputError(f"not a tracker of this program: format {metadata.get('format')!r}, expected {FORMAT!r}")
     try:
         config = config_from_dict(SynclConfig, json.loads(metadata["config"]))
         check_config(config)
+        lacking = tuple(json.loads(metadata.get("lacking", "[]")))
     except (KeyError, ValueError) as error:  # InputError and JSONDecodeError are ValueErrors
-        raise InputError(f"its stored configuration cannot be used: {_one_line(error)}") from None
-    return tensors, config
-
-
-def _read_pickle(path: Path) -> tuple[dict[str, torch.Tensor], None]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError("holds more than tensors, or is no PyTorch file; it is not opened for safety") from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"truncated or not a PyTorch file ({_one_line(error)})") from None
-    tensors = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise InputError("holds no dictionary of tensors (state_dict)")
-    return {name: value for name, value in tensors.items() if not name.startswith(_TRAINING_ONLY)}, None
+        raise InputError(f"its stored configuration cannot be used: {one_line(error)}") from None
+    return _Content(tensors=tensors, config=config, lacking=lacking)
 
 
 def _check_same_network(stored: SynclConfig, given: SynclConfig) -> None:
@@ -128,33 +147,15 @@ def _check_equal(key: str, stored: object, given: object) -> None:
         raise InputError(f"{key}: the checkpoint has {stored}, the configuration {given}")
 
 
-def _load(tracker: Tracker, tensors: dict[str, torch.Tensor]) -> None:
-    aliases = _aliases(tracker)
+def _load(tracker: Tracker, content: _Content) -> None:
     expected = tracker.state_dict()
-    complete = tensors | {name: tensors[first] for name, first in aliases.items() if first in tensors}
-    missing, unknown = sorted(expected.keys() - complete.keys()), sorted(complete.keys() - expected.keys())
+    copies = {name: content.tensors[first] for name, first in shared_names(tracker).items() if first in content.tensors}
+    complete = content.tensors | copies
+    missing = sorted(name for name in expected.keys() - complete.keys() if name.split(".")[0] not in content.lacking)
+    unknown = sorted(complete.keys() - expected.keys())
     if missing or unknown:
         what, names = ("lacks", missing) if missing else ("has unknown", unknown)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise InputError(f"{what} tensor {names[0]}{more}; it belongs to another network")
-    for name, value in complete.items():
-        if value.shape != expected[name].shape:
-            raise InputError(f"{name} has shape {list(value.shape)}, the network needs {list(expected[name].shape)}")
-        if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{name} holds NaN or infinite weights")
-    tracker.load_state_dict(complete)
-
-
-def _aliases(tracker: Tracker) -> dict[str, str]:
-    """Second names of shared tensors (the head used by every layer) -> the first name, under which they are stored."""
-    first_name: dict[int, str] = {}
-    aliases = {}
-    for name, value in tracker.state_dict(keep_vars=True).items():
-        first = first_name.setdefault(id(value), name)
-        if first != name:
-            aliases[name] = first
-    return aliases
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    check_tensors(complete, expected)
+    tracker.load_state_dict(complete, strict=not content.lacking)

@@ -4,15 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from syncl_core.commands import bag, evaluate, render, track, world
+from syncl_core.commands import bag, bench, convert, evaluate, models, render, track, world
 from syncl_core.errors import InputError
 
 EXAMPLES = """examples:
   syncl world out/world                        make a synthetic scene in the nuScenes schema
   syncl bag out/world -o out/scene             turn a scene into a playable rosbag2
-  syncl track out/scene -o out/tracks          track the bag without ROS
+  syncl track out/scene -c config/petr_tiny_128x320.yaml -o out/tracks     track the bag without ROS
   syncl eval out/world out/tracks/tracks.json  official nuScenes tracking metrics
   syncl render out/scene --tracks out/tracks/tracks.json -o out/pictures
+  syncl convert f3.pth -c config/petr_vov_320x800.yaml -o tracker.safetensors    public weights
+  syncl models                                 how big the trackers are
+  syncl bench                                  how fast they are on this machine
 """
 
 
@@ -25,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (world, bag, track, evaluate, render):
+    for command in (world, bag, track, evaluate, render, convert, models, bench):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     try:

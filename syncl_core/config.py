@@ -24,6 +24,9 @@ class ImageConfig:
 
     height: int = 320  # pixels
     width: int = 800  # pixels
+    channel_order: str = "bgr"  # "bgr" or "rgb", as the backbone was trained
+    mean: tuple[float, ...] = (103.53, 116.28, 123.675)  # subtracted from 0..255, in channel_order
+    std: tuple[float, ...] = (57.375, 57.12, 58.395)  # then divided by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,8 @@ class RigConfig:
 class ModelConfig:
     """PF-Track on PETR. Defaults are the released 320x800 network, except for the backbone."""
 
-    backbone: str = "small"  # "small": a few million parameters, for demos, tests and CPUs
+    backbone: str = "small"  # small (for demos and CPUs), v2_99, resnet50, resnet101, resnet50_caffe, resnet101_caffe
+    reasoning: bool = True  # False: a detector without memory (PF-Track's stage 1, PETR); every frame stands alone
     embed_dim: int = 256  # channels of tokens and queries
     num_queries: int = 500  # object queries
     num_layers: int = 6  # decoder layers
@@ -66,6 +70,7 @@ class TrackConfig:
     score_threshold: float = 0.4  # birth, and counting as seen
     record_threshold: float = 0.4  # below it the motion prediction replaces the detection
     output_threshold: float = 0.2  # tracks with a lower score are not output
+    max_output: int = 150  # tracks that are output at most, those with the highest scores
     max_age: int = 7  # frames: a track dies when it was missed this often in a row
     step_seconds: float = 0.5  # time between two frames in training
     ego_update: str = "exact"  # "exact" also turns velocity, heading and motion; "as_released" does as PF-Track does
@@ -159,6 +164,7 @@ def check_config(config: SynclConfig) -> None:
         "model.history_length": config.model.history_length,
         "model.future_steps": config.model.future_steps,
         "track.slots": config.track.slots,
+        "track.max_output": config.track.max_output,
         "track.max_age": config.track.max_age,
         "track.step_seconds": config.track.step_seconds,
         "sync.min_cameras": config.sync.min_cameras,
@@ -170,12 +176,10 @@ def check_config(config: SynclConfig) -> None:
     for key in ("process_period", "timeout", "reset_gap", "max_extrapolation"):
         if not 0 <= (value := getattr(config.sync, key)) < math.inf:
             raise InputError(f"sync.{key}: must be zero or more seconds, got {value}")
-    if config.model.embed_dim % config.model.num_heads or config.model.embed_dim % 4:
-        raise InputError(f"model.embed_dim: {config.model.embed_dim} is not divisible by num_heads and by 4")
+    _check_image(config.image)
+    _check_model(config.model)
     if config.track.ego_update not in ("exact", "as_released"):
         raise InputError(f"track.ego_update: expected exact or as_released, got {config.track.ego_update!r}")
-    if len(config.model.pc_range) != 6 or len(config.model.position_range) != 6:
-        raise InputError("model.pc_range, model.position_range: expected six numbers (min x, y, z, max x, y, z)")
     if not 0 < config.num_tracking_classes <= len(config.classes):
         raise InputError(
             f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"
@@ -186,6 +190,22 @@ def check_config(config: SynclConfig) -> None:
         raise InputError(f"sync.anchor: {config.sync.anchor!r} is not one of rig.cameras")
     if config.sync.min_cameras > len(config.rig.cameras):
         raise InputError(f"sync.min_cameras: {config.sync.min_cameras} of {len(config.rig.cameras)} cameras")
+
+
+def _check_image(image: ImageConfig) -> None:
+    if image.channel_order not in ("bgr", "rgb"):
+        raise InputError(f"image.channel_order: expected bgr or rgb, got {image.channel_order!r}")
+    if len(image.mean) != 3 or len(image.std) != 3 or min(image.std) <= 0:
+        raise InputError("image.mean, image.std: expected three numbers each, std above zero")
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.embed_dim % model.num_heads or model.embed_dim % 4:
+        raise InputError(f"model.embed_dim: {model.embed_dim} is not divisible by num_heads and by 4")
+    if len(model.pc_range) != 6 or len(model.position_range) != 6:
+        raise InputError("model.pc_range, model.position_range: expected six numbers (min x, y, z, max x, y, z)")
+    if model.neutral_start and not model.reasoning:
+        raise InputError("model.neutral_start: only trackers have it; it needs model.reasoning")
 
 
 def config_to_dict(config) -> dict:

@@ -28,15 +28,23 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="seed of untrained weights (default: 0)")
+    parser.add_argument(
+        "--dump-heads",
+        default="",
+        metavar="FILE.npz",
+        help="also write what the heads said: logits and boxes per layer, features, tracks, one row per set",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    import functools
     import sys
     from pathlib import Path
 
     from syncl_core.checkpoint import load_tracker
+    from syncl_core.head_dump import HeadDump
     from syncl_core.io.files import refuse_existing
     from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
     from syncl_core.io.track_bag import write_track_bag
@@ -46,16 +54,21 @@ def run(args: argparse.Namespace) -> int:
     recordings = _recordings(args, tracker.config)
     targets = [output / name for name, _, _ in recordings]
     if not args.overwrite:
-        refuse_existing(output / "tracks.json", *targets)
+        refuse_existing(output / "tracks.json", *targets, *filter(None, [args.dump_heads]))
+    dump = HeadDump(tracker) if args.dump_heads else None
     results = {}
     for (name, samples, frame_sets), target in zip(recordings, targets, strict=True):
-        objects = _track(tracker, frame_sets, name, args.device)
+        step = functools.partial(dump.step, name) if dump else tracker.step
+        objects = _track(step, tracker.config, frame_sets, name, args.device)
         write_track_bag(target, objects, overwrite=args.overwrite)
         results |= match_to_samples(objects, samples)
         print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
     if results:
         write_submission(output / "tracks.json", tracking_submission(results))
         print(f"{len(results)} key frames -> {output / 'tracks.json'}")
+    if dump:
+        dump.save(args.dump_heads)
+        print(f"heads of {dump.num_frames} sets -> {args.dump_heads}")
     if not args.checkpoint:
         print("The weights are untrained: the boxes mean nothing.", file=sys.stderr)
     return 0
@@ -80,7 +93,7 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     return [(Path(args.source).resolve().stem, samples, frame_sets)]
 
 
-def _track(tracker, frame_sets, name: str, device: str) -> list:
+def _track(step, config, frame_sets, name: str, device: str) -> list:
     """The objects of every set, under a progress bar."""
     import contextlib
 
@@ -89,7 +102,7 @@ def _track(tracker, frame_sets, name: str, device: str) -> list:
     from syncl_core.runtime.session import TrackerSession
     from syncl_core.tracking.state import init_state
 
-    session, objects = TrackerSession(tracker.step, init_state, tracker.config, device), []
+    session, objects = TrackerSession(step, init_state, config, device), []
     with contextlib.closing(session), tqdm(desc=name, unit="set", disable=None) as bar:
         for frame_set in frame_sets:
             objects.append(session.process(frame_set).objects)

@@ -3,17 +3,15 @@
 import torch
 from torch import nn
 
-from syncl_core.config import ModelConfig, SynclConfig
+from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.models import position
+from syncl_core.models.backbones.resnet import ResNet
 from syncl_core.models.backbones.small import SmallBackbone
+from syncl_core.models.backbones.vovnet import VoVNet99
 from syncl_core.models.heads import HeadOutput, Memory, PETRHead, Queries
 from syncl_core.models.neck import CPFPN
 from syncl_core.types import Frame
-
-# Of 0..255 images, in the order blue, green, red, as the public checkpoints were trained.
-IMAGE_MEAN_BGR = (103.53, 116.28, 123.675)
-IMAGE_STD_BGR = (57.375, 57.12, 58.395)
 
 
 class Detector(nn.Module):
@@ -22,20 +20,23 @@ class Detector(nn.Module):
     def __init__(self, config: SynclConfig):
         super().__init__()
         model, dim = config.model, config.model.embed_dim
-        self.img_backbone = _backbone(model)
+        self.img_backbone = _backbone(model.backbone)
         self.img_neck = CPFPN(self.img_backbone.out_channels, dim)
         self.pts_bbox_head = PETRHead(model, len(config.classes))
         self.reference_points = nn.Embedding(model.num_queries, 3)
-        self.query_feat_embedding = nn.Embedding(model.num_queries, dim)
+        self.query_feat_embedding = nn.Embedding(model.num_queries, dim) if model.reasoning else None
         self.query_embedding = nn.Sequential(nn.Linear(3 * dim // 2, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
         nn.init.uniform_(self.reference_points.weight)
-        nn.init.zeros_(self.query_feat_embedding.weight)
-        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN_BGR).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGE_STD_BGR).view(1, 3, 1, 1), persistent=False)
+        if self.query_feat_embedding is not None:
+            nn.init.zeros_(self.query_feat_embedding.weight)
+        self.swap_channels = config.image.channel_order == "bgr"
+        self.register_buffer("image_mean", torch.tensor(config.image.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(config.image.std).view(1, 3, 1, 1), persistent=False)
 
     def encode(self, frame: Frame) -> Memory:
         """Image tokens of a frame and where they look."""
-        images = (frame.images.flatten(0, 1).flip(1) - self.image_mean) / self.image_std
+        images = frame.images.flatten(0, 1)
+        images = ((images.flip(1) if self.swap_channels else images) - self.image_mean) / self.image_std
         features = self.img_neck(self.img_backbone(images.contiguous(memory_format=torch.channels_last)))
         # A missing camera's matrix means nothing and may not even be invertible.
         neutral = torch.eye(4, dtype=torch.float64, device=images.device)
@@ -46,10 +47,11 @@ class Detector(nn.Module):
     def object_queries(self, batch: int) -> Queries:
         """The learned queries that look for new objects, the same in every frame."""
         reference = self.reference_points.weight.expand(batch, -1, -1)
+        embedded, learned = self.embed_reference(reference), self.query_feat_embedding
         return Queries(
-            content=self.query_feat_embedding.weight.expand(batch, -1, -1),
+            content=torch.zeros_like(embedded) if learned is None else learned.weight.expand(batch, -1, -1),
             reference=reference,
-            position=self.embed_reference(reference),
+            position=embedded,
             valid=torch.ones(reference.shape[:2], dtype=torch.bool, device=reference.device),
         )
 
@@ -61,7 +63,19 @@ class Detector(nn.Module):
         return self.pts_bbox_head(memory, queries, all_layers)
 
 
-def _backbone(config: ModelConfig) -> nn.Module:
-    if config.backbone == "small":
-        return SmallBackbone()
-    raise InputError(f"model.backbone: unknown backbone {config.backbone!r}; known: small")
+def _backbone(name: str) -> nn.Module:
+    match name:
+        case "small":
+            return SmallBackbone()
+        case "v2_99":
+            return VoVNet99()
+        case "resnet50":
+            return ResNet(50, style="pytorch")
+        case "resnet101":
+            return ResNet(101, style="pytorch")
+        case "resnet50_caffe":
+            return ResNet(50, style="caffe")
+        case "resnet101_caffe":
+            return ResNet(101, style="caffe")
+    known = "small, v2_99, resnet50, resnet101, resnet50_caffe, resnet101_caffe"
+    raise InputError(f"model.backbone: unknown backbone {name!r}; known: {known}")

@@ -27,6 +27,26 @@ class Refined:
     history_valid: torch.Tensor  # [B, M, H] bool
 
 
+def unrefined(
+    head: HeadOutput,
+    history: torch.Tensor,  # [B, K, H, D]
+    history_valid: torch.Tensor,  # [B, K, H]
+) -> Refined:
+    """What the head said, as the final say of a network without reasoning; the K track slots get empty rows."""
+    num_new, slots = head.features.shape[1], history.shape[1]
+
+    def extend(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (0, 0, 0, slots))
+
+    return Refined(
+        logits=extend(head.logits[-1]),
+        box=extend(head.box[-1]),
+        features=extend(head.features),
+        history=nn.functional.pad(history, (0, 0, 0, 0, num_new, 0)),
+        history_valid=nn.functional.pad(history_valid, (0, 0, num_new, 0)),
+    )
+
+
 class SpatioTemporalReasoner(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: int):
         super().__init__()

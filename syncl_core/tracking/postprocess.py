@@ -8,13 +8,16 @@ from syncl_core.types import Tracks, TrackState
 
 
 def read_tracks(state: TrackState, config: SynclConfig) -> Tracks:
-    """Metric boxes of all slots. Valid are confident tracks inside `position_range`; coasting ones stay hidden."""
+    """Metric boxes of all slots.
+
+    Valid are the `max_output` best of the confident tracks, if inside `position_range`; coasting ones stay hidden.
+    """
     center = code_center(state.box)
     low, high = config.model.position_range[:3], config.model.position_range[3:]
     inside = [(center[..., i] >= low[i]) & (center[..., i] <= high[i]) for i in range(3)]
     confident = (state.track_id >= 0) & (state.score > config.track.output_threshold)
     return Tracks(
-        valid=torch.stack([confident, *inside]).all(dim=0),
+        valid=torch.stack([_best(confident, state.score, config.track.max_output), *inside]).all(dim=0),
         track_id=state.track_id,
         label=state.label,
         score=state.score,
@@ -23,3 +26,9 @@ def read_tracks(state: TrackState, config: SynclConfig) -> Tracks:
         yaw=code_yaw(state.box),
         velocity=code_velocity(state.box),
     )
+
+
+def _best(candidates: torch.Tensor, score: torch.Tensor, count: int) -> torch.Tensor:
+    """[B, K] bool: the `count` candidates [B, K] with the highest scores."""
+    best = torch.where(candidates, score, -1.0).argsort(dim=1, descending=True, stable=True)[:, :count]
+    return candidates & torch.zeros_like(candidates).scatter(1, best, True)

@@ -66,6 +66,11 @@ def clear_free_rows(state: TrackState) -> TrackState:
     return dataclasses.replace(state, **{name: clear(name) for name in ROW_FIELDS})
 
 
+def free_all_rows(state: TrackState) -> TrackState:
+    """All tracks end; the count of identities goes on."""
+    return clear_free_rows(dataclasses.replace(state, track_id=torch.full_like(state.track_id, -1)))
+
+
 def propagate(state: TrackState, frame: Frame, config: TrackConfig) -> TrackState:
     """Move the tracks to the time and the model frame of `frame`. Before the first frame nothing moves."""
     exact = config.ego_update == "exact"

@@ -13,35 +13,41 @@ from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import encode_boxes, normalize
 from syncl_core.models.detector import Detector
 from syncl_core.models.heads import Queries
-from syncl_core.models.reasoning import Refined, SpatioTemporalReasoner
+from syncl_core.models.reasoning import Refined, SpatioTemporalReasoner, unrefined
 from syncl_core.tracking.lifecycle import commit_forecast, update
 from syncl_core.tracking.postprocess import read_tracks
-from syncl_core.tracking.state import clear_free_rows, propagate
+from syncl_core.tracking.state import clear_free_rows, free_all_rows, propagate
 from syncl_core.types import Frame, Tracks, TrackState
 
 
 class Tracker(Detector):
     """The weights and the step; all memory is in the TrackState, so one Tracker serves any number of scenes.
 
-    Scenes in a batch do not see each other. A step reads no value back to the host.
+    Scenes in a batch do not see each other. A step reads no value back to the host. Without `model.reasoning` this is
+    a detector: no frame knows of an earlier one, and no identity comes twice.
     """
 
     def __init__(self, config: SynclConfig):
         super().__init__(config)
         self.config = config
-        self.STReasoner = SpatioTemporalReasoner(config.model, len(config.classes))
+        self.STReasoner = SpatioTemporalReasoner(config.model, len(config.classes)) if config.model.reasoning else None
 
     def step(self, state: TrackState, frame: Frame) -> tuple[TrackState, Tracks]:
         """One frame, of every scene in the batch. Gradients, device and precision are the caller's choice."""
-        state = propagate(state, frame, self.config.track)
+        state = propagate(state if self.STReasoner else free_all_rows(state), frame, self.config.track)
         refined = self._look(state, frame)
         state, seen = update(state, refined, self.config.track, self.config.num_tracking_classes)
-        motion = self.STReasoner.forecast(state.history, state.history_valid)
-        state = clear_free_rows(commit_forecast(state, motion, seen))
+        if self.STReasoner:
+            motion = self.STReasoner.forecast(state.history, state.history_valid)
+            state = commit_forecast(state, motion, seen)
+        state = clear_free_rows(state)
         return state, read_tracks(state, self.config)
 
     def _look(self, state: TrackState, frame: Frame) -> Refined:
         """Detection, then past reasoning: one row per query, object queries before track slots."""
+        if not self.STReasoner:
+            head = self.decode(self.encode(frame), self.object_queries(state.track_id.shape[0]))
+            return unrefined(head, state.history, state.history_valid)
         queries = self._queries(state)
         head = self.decode(self.encode(frame), queries)
         fresh = queries.valid.shape[1] - state.track_id.shape[1]

@@ -1,0 +1,1 @@
+"""How fast a tracker is (measure) and how big (footprint), without any data set."""

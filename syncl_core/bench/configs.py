@@ -1,0 +1,16 @@
+"""The tracker configurations that come with the package."""
+
+import sys
+from pathlib import Path
+
+from syncl_core.errors import InputError
+
+_PLACES = (Path(__file__).resolve().parents[2] / "config", Path(sys.prefix, "share", "syncl_ros", "config"))
+
+
+def shipped_configs() -> list[Path]:
+    """All of them, sorted by name, from the source tree or an installation. Raises InputError if there are none."""
+    for place in _PLACES:
+        if found := sorted(place.glob("petr_*.yaml")):
+            return found
+    raise InputError(f"no petr_*.yaml in {' nor in '.join(map(str, _PLACES))}; name a configuration with -c")

@@ -1,0 +1,132 @@
+"""`syncl bench`: where the time of a frame goes, on this machine, without any data."""
+
+import argparse
+
+EXAMPLES = """examples:
+  syncl bench                                               every configuration of the package, on the CPU
+  syncl bench -c config/petr_tiny_128x320.yaml --threads 1
+  syncl bench --device cuda --precision bf16 --json out/bench.json
+  syncl bench --markdown                                    the table for docs/performance.md
+
+Fake JPEGs take the whole way from bytes to objects in the fixed frame; nothing is compiled. Each configuration runs in
+a process of its own. Large ones take many seconds a frame on a CPU: name those you want with -c. fp32 leaves torch's
+defaults as they are, so convolutions on a GPU may use TF32. Stages on a GPU are timed by events in its stream. Below
+100 frames p99 is the slowest one.
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "bench",
+        help="time every stage of the trackers on this machine",
+        description="Time every stage of untrained trackers on fake images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--precision", default="fp32", help="fp32, or bf16 by autocast (default: fp32)")
+    parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")
+    parser.add_argument("--frames", type=int, help="frames to measure (default: 10; 200 on a GPU)")
+    parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU)")
+    parser.add_argument("--size", type=_size, default=(1600, 900), metavar="WxH", help="of the JPEGs, default 1600x900")
+    parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+    import os
+
+    from tqdm import tqdm
+
+    from syncl_core.bench.configs import shipped_configs
+    from syncl_core.bench.measure import BenchOptions, measure_apart
+    from syncl_core.config import load_config
+    from syncl_core.io.files import write_text
+
+    frames, warmup = (200, 20) if args.device.startswith("cuda") else (10, 2)
+    options = BenchOptions(
+        device=args.device,
+        precision=args.precision,
+        threads=args.threads,
+        frames=frames if args.frames is None else args.frames,
+        warmup=warmup if args.warmup is None else args.warmup,
+        image_size=args.size,
+    )
+    configs = args.config or shipped_configs()
+    for config in configs:
+        load_config(config)  # a bad one must not come up after minutes
+    load = os.getloadavg()[0]
+    results = [measure_apart(config, options) for config in tqdm(configs, desc="bench", unit="tracker", disable=None)]
+    print(_conditions(options, results, load), end="\n\n")
+    print(_table(results, args.markdown))
+    if args.json:
+        write_text(args.json, json.dumps(_figures(options, results, load), indent=2) + "\n")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1600x900, got {text!r}") from None
+    return width, height
+
+
+def _conditions(options, results, load: float) -> str:
+    import torch
+
+    width, height = options.image_size
+    return (
+        f"{results[0].device}, {results[0].threads} threads, load {load:.1f} before; torch {torch.__version__}, "
+        f"eager {options.precision}; JPEGs of {width}x{height}, {options.warmup} + {options.frames} frames"
+    )
+
+
+def _table(results, markdown: bool) -> str:
+    """One column per tracker, one row per stage and figure."""
+    from syncl_core.bench.measure import quantile
+    from syncl_core.bench.table import format_table
+
+    def times(stage: str) -> list[str]:
+        pairs = ([1e3 * quantile(r.seconds[stage], q) for q in (0.5, 0.99)] for r in results)
+        return [f"{median:.1f} / {p99:.1f}" if p99 else "-" for median, p99 in pairs]
+
+    def facts(name: str, figure) -> list[str]:
+        return [name, *(figure(r) for r in results)]
+
+    rows = [
+        *([stage, *times(stage)] for stage in results[0].seconds),
+        facts("peak memory, MB", lambda r: f"{r.peak_memory_bytes / 1e6:.0f}" if r.peak_memory_bytes else "?"),
+        facts("parameters, M", lambda r: f"{r.footprint.parameters / 1e6:.1f}"),
+        facts("GFLOP per frame", lambda r: f"{r.footprint.flops / 1e9:.1f}"),
+        facts("image tokens", lambda r: str(r.footprint.image_tokens)),
+        facts("state, MB", lambda r: f"{r.footprint.state_bytes / 1e6:.2f}"),
+    ]
+    return format_table(["ms, median / p99", *(r.name for r in results)], rows, markdown)
+
+
+def _figures(options, results, load: float) -> dict:
+    import dataclasses
+
+    import torch
+
+    from syncl_core.bench.measure import quantile
+
+    trackers = [
+        {
+            "name": r.name,
+            "device": r.device,
+            "threads": r.threads,
+            "peak_memory_bytes": r.peak_memory_bytes,
+            **dataclasses.asdict(r.footprint),
+            "seconds": {
+                stage: {"median": quantile(values, 0.5), "p99": quantile(values, 0.99)}
+                for stage, values in r.seconds.items()
+            },
+        }
+        for r in results
+    ]
+    return {"torch": torch.__version__, "load": load, "options": dataclasses.asdict(options), "trackers": trackers}

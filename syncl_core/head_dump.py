@@ -1,0 +1,55 @@
+"""What the heads said, layer by layer, beside the tracks: for comparison with other implementations.
+
+With T sets, L layers, M queries (object queries, then track slots), C classes and K slots the file holds
+
+    scene [T], t_ns [T], global_from_model [T, 4, 4]
+    logits [T, L, M, C], boxes [T, L, M, 10] (box code), features [T, M, D] of the last layer, query_valid [T, M]
+    tracks.<field> [T, K, ...] as `syncl_core.types.Tracks` has them, after reasoning and the life cycle
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from syncl_core.io.files import whole_file
+from syncl_core.tracking.tracker import Tracker
+from syncl_core.types import Frame, Tracks, TrackState
+
+
+class HeadDump:
+    """Steps a tracker one scene at a time and remembers; the steps are the tracker's own, bit for bit."""
+
+    def __init__(self, tracker: Tracker):
+        self._tracker = tracker
+        self._rows: list[dict[str, np.ndarray]] = []
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._rows)
+
+    def step(self, scene: str, state: TrackState, frame: Frame) -> tuple[TrackState, Tracks]:
+        """`Tracker.step` of batch size 1. `scene` is noted with the row."""
+        head, calls = self._tracker.pts_bbox_head, []
+        with head.register_forward_hook(lambda module, arguments, output: calls.append(arguments)):
+            state, tracks = self._tracker.step(state, frame)
+        memory, queries = calls[0][:2]
+        # Once more: asking for all layers in the step itself could change its last digits.
+        output = self._tracker.decode(memory, queries, all_layers=True)
+        row = {
+            "t_ns": frame.t_ns,
+            "global_from_model": frame.global_from_model,
+            "logits": output.logits.transpose(0, 1),
+            "boxes": output.box.transpose(0, 1),
+            "features": output.features,
+            "query_valid": queries.valid,
+            **{f"tracks.{f.name}": getattr(tracks, f.name) for f in dataclasses.fields(tracks)},
+        }
+        self._rows.append({"scene": np.array(scene)} | {k: v[0].detach().cpu().numpy() for k, v in row.items()})
+        return state, tracks
+
+    def save(self, path: str | Path) -> None:
+        """Write everything seen so far. The file appears whole or not at all."""
+        names = self._rows[0] if self._rows else ()
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **{name: np.stack([row[name] for row in self._rows]) for name in names})
