@@ -8,7 +8,8 @@ import torch
 from syncl_core import geometry, images
 from syncl_core.config import ImageConfig
 from syncl_core.errors import InputError
-from syncl_core.types import CameraView, Frame, FrameSet
+from syncl_core.tensors import Frame
+from syncl_core.types import CameraView, FrameSet
 
 
 def make_frame(frame_set: FrameSet, config: ImageConfig, pool: ThreadPoolExecutor | None = None) -> Frame:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from syncl_core.io.files import whole_file
+from syncl_core.tensors import Frame, Tracks, TrackState
 from syncl_core.tracking.tracker import Tracker
-from syncl_core.types import Frame, Tracks, TrackState
 
 
 class HeadDump:

@@ -7,9 +7,9 @@ from torch.utils import _pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from syncl_core.config import SynclConfig
+from syncl_core.tensors import Frame
 from syncl_core.tracking.state import init_state
 from syncl_core.tracking.tracker import build_tracker
-from syncl_core.types import Frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

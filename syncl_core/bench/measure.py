@@ -20,9 +20,10 @@ from syncl_core.bench.stopwatch import STAGES, Stopwatch, timed_parts
 from syncl_core.checkpoint import load_tracker
 from syncl_core.errors import InputError
 from syncl_core.runtime.session import TrackerSession
+from syncl_core.tensors import Frame, Tracks, TrackState
 from syncl_core.tracking.state import init_state
 from syncl_core.tracking.tracker import Tracker
-from syncl_core.types import Frame, FrameSet, RawImage, Tracks, TrackState
+from syncl_core.types import FrameSet, RawImage
 
 PRECISIONS = ("fp32", "bf16")
 _DECODE_THREADS = 2  # as many as a TrackerSession has

@@ -11,7 +11,7 @@ from syncl_core.models.backbones.small import SmallBackbone
 from syncl_core.models.backbones.vovnet import VoVNet99
 from syncl_core.models.heads import HeadOutput, Memory, PETRHead, Queries
 from syncl_core.models.neck import CPFPN
-from syncl_core.types import Frame
+from syncl_core.tensors import Frame
 
 
 class Detector(nn.Module):

@@ -17,7 +17,8 @@ from syncl_core import geometry
 from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
-from syncl_core.types import Frame, FrameSet, ObjectSet, StepReport, Tracks, TrackState
+from syncl_core.tensors import Frame, Tracks, TrackState
+from syncl_core.types import FrameSet, ObjectSet, StepReport
 
 Step = Callable[[TrackState, Frame], tuple[TrackState, Tracks]]
 InitState = Callable[[SynclConfig, int, torch.device], TrackState]  # (config, batch size, device)

@@ -12,8 +12,8 @@ import torch
 from syncl_core.config import TrackConfig
 from syncl_core.models.box_code import code_center
 from syncl_core.models.reasoning import Refined
+from syncl_core.tensors import TrackState
 from syncl_core.tracking.state import ROW_FIELDS, select_rows
-from syncl_core.types import TrackState
 
 COAST_SCORE = 0.01
 """Score of a track that was not seen: below every output threshold, and first to go when slots are short."""

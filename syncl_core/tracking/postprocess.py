@@ -4,7 +4,7 @@ import torch
 
 from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import code_center, code_size, code_velocity, code_yaw
-from syncl_core.types import Tracks, TrackState
+from syncl_core.tensors import Tracks, TrackState
 
 
 def read_tracks(state: TrackState, config: SynclConfig) -> Tracks:

@@ -10,7 +10,7 @@ import torch
 
 from syncl_core.config import SynclConfig, TrackConfig
 from syncl_core.models.box_code import CODE_SIZE, code_center, code_velocity, with_center
-from syncl_core.types import Frame, TrackState
+from syncl_core.tensors import Frame, TrackState
 
 ROW_FIELDS = (
     *("query", "reference", "box", "score", "label", "track_id"),

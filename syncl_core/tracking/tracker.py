@@ -14,10 +14,10 @@ from syncl_core.models.box_code import encode_boxes, normalize
 from syncl_core.models.detector import Detector
 from syncl_core.models.heads import Queries
 from syncl_core.models.reasoning import Refined, SpatioTemporalReasoner, unrefined
+from syncl_core.tensors import Frame, Tracks, TrackState
 from syncl_core.tracking.lifecycle import commit_forecast, update
 from syncl_core.tracking.postprocess import read_tracks
 from syncl_core.tracking.state import clear_free_rows, free_all_rows, propagate
-from syncl_core.types import Frame, Tracks, TrackState
 
 
 class Tracker(Detector):

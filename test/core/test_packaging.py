@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from functools import cache
@@ -166,6 +167,13 @@ def test_pins_are_complete():
         needed = [r for r in map(Requirement, requires) if not r.marker or r.marker.evaluate({"extra": ""})]
         assert {_canonical(r.name) for r in needed} <= known, name
     assert checked > 30
+
+
+def test_bags_and_metrics_start_without_torch():
+    """torch takes seconds to import; a player, a recorder or an evaluation has no use for it."""
+    modules = "syncl_core.io.scene_to_bag, syncl_core.io.track_bag, syncl_core.evaluation.tracking"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_third_party_imports_are_pinned():

@@ -10,8 +10,9 @@ from syncl_core import geometry
 from syncl_core.config import ImageConfig, SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.runtime.session import TrackerSession
+from syncl_core.tensors import Tracks
 from syncl_core.tracking.state import init_state
-from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage, Tracks
+from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
 
 SECOND = 1_000_000_000
 T0 = 1_532_402_927 * SECOND

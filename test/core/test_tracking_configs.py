@@ -7,9 +7,9 @@ import torch
 from tiny_tracker import pose
 
 from syncl_core.config import load_config
+from syncl_core.tensors import Frame
 from syncl_core.tracking.state import init_state
 from syncl_core.tracking.tracker import build_tracker
-from syncl_core.types import Frame
 
 CONFIGS = Path(__file__).parents[2] / "config"
 

@@ -8,9 +8,9 @@ from tiny_tracker import CAMERAS, drive, make_frame, stack, tiny_config, tiny_tr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from syncl_core.models import position
+from syncl_core.tensors import TrackState
 from syncl_core.tracking.state import init_state
 from syncl_core.tracking.tracker import build_tracker
-from syncl_core.types import TrackState
 
 
 def _track(tracker, frames, state=None):

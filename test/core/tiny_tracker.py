@@ -6,9 +6,9 @@ import math
 import torch
 
 from syncl_core.config import ImageConfig, ModelConfig, RigConfig, SyncConfig, SynclConfig, TrackConfig
+from syncl_core.tensors import Frame
 from syncl_core.tracking.state import init_state
 from syncl_core.tracking.tracker import Tracker, build_tracker
-from syncl_core.types import Frame
 
 CAMERAS = ("CAM_A", "CAM_B", "CAM_C")
 
