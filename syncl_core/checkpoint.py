@@ -77,8 +77,8 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
     Without a checkpoint the weights are untrained, the same for the same seed. Raises InputError naming the culprit.
     """
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu()  # the meta device makes tensors, but holds nothing
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     given = load_config(config) if config else None
     tracker = load_checkpoint(checkpoint, given) if checkpoint else build_tracker(given or SynclConfig(), seed)
@@ -122,8 +122,8 @@ def _read(path: Path) -> _Content:
     try:
         config = config_from_dict(SynclConfig, json.loads(metadata["config"]))
         check_config(config)
-        lacking = tuple(json.loads(metadata.get("lacking", "[]")))
-    except (KeyError, ValueError) as error:  # InputError and JSONDecodeError are ValueErrors
+        lacking = tuple(map(str, json.loads(metadata.get("lacking", "[]"))))
+    except (KeyError, TypeError, ValueError) as error:  # InputError and JSONDecodeError are ValueErrors
         raise InputError(f"its stored configuration cannot be used: {one_line(error)}") from None
     return _Content(tensors=tensors, config=config, lacking=lacking)
 

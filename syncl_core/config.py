@@ -154,15 +154,18 @@ def _convert(value: object, hint: type, key: str):
     return value
 
 
+_POSITIVE_MODEL_KEYS = (
+    *("embed_dim", "num_queries", "num_layers", "num_heads", "ffn_dim", "reasoning_layers"),
+    *("depth_bins", "depth_start", "history_length", "future_steps"),
+)
+
+
 def check_config(config: SynclConfig) -> None:
     """Reject impossible values. Raises InputError naming the dotted key."""
     positive = {
         "image.height": config.image.height,
         "image.width": config.image.width,
-        "model.num_queries": config.model.num_queries,
-        "model.num_layers": config.model.num_layers,
-        "model.history_length": config.model.history_length,
-        "model.future_steps": config.model.future_steps,
+        **{f"model.{name}": getattr(config.model, name) for name in _POSITIVE_MODEL_KEYS},
         "track.slots": config.track.slots,
         "track.max_output": config.track.max_output,
         "track.max_age": config.track.max_age,

@@ -38,9 +38,15 @@ def read_pickle(path: Path) -> Tensors:
         raise InputError(f"truncated or not a PyTorch file ({one_line(error)})") from None
     for key in ("state_dict", "model"):
         content = content.get(key, content) if isinstance(content, dict) else None
-    if not content or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not _is_state_dict(content):
         raise InputError("holds no dictionary of tensors (state_dict)")
     return dict(content)
+
+
+def _is_state_dict(content: object) -> bool:
+    if not isinstance(content, dict) or not content:
+        return False
+    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:

@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.view.replay import render_sets
     from syncl_core.view.video import write_video
 
-    if args.width < 320 or args.fps < 0:
-        raise InputError("--width must be at least 320, --fps must not be negative")
+    if not 320 <= args.width <= 8192 or not 0 <= args.fps <= 1000:
+        raise InputError("--width must be within 320 and 8192 pixels, --fps within 0 and 1000")
     config = _config(args)
     recording = open_recording(args.source, config, args.scene, args.version)
     tracks = read_tracks(args.tracks, recording.sample_times, args.topic) if args.tracks else None

@@ -138,7 +138,7 @@ class NuScenesScenes:
         kept = [(record, label) for record, label in zip(records, labels, strict=True) if label in classes]
         global_from_box = [self._transform(scene, "sample_annotation", record["token"]) for record, _ in kept]
         global_from_box = np.array(global_from_box).reshape(-1, 4, 4)
-        velocities = [self._nusc.box_velocity(record["token"])[:2] for record, _ in kept]
+        velocities = [self._velocity(scene, record["token"]) for record, _ in kept]
         return ObjectSet(
             t_ns=sample["timestamp"] * 1000,
             ids=tuple(record["instance_token"] for record, _ in kept),
@@ -151,6 +151,12 @@ class NuScenesScenes:
             velocities=np.array(velocities, dtype=np.float64).reshape(-1, 2),
             num_points=np.array([r["num_lidar_pts"] + r["num_radar_pts"] for r, _ in kept], dtype=np.int64),
         )
+
+    def _velocity(self, scene: str, annotation: str) -> np.ndarray:
+        try:
+            return self._nusc.box_velocity(annotation)[:2]
+        except KeyError as error:
+            raise InputError(f"{self.root}: {scene}: sample_annotation {annotation}: no neighbour {error}") from None
 
     def _scene(self, name: str) -> dict:
         if name not in self._scenes:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from syncl_core.data.schema import check_records
 from syncl_core.errors import InputError
 
 TABLES = (
@@ -49,6 +50,7 @@ def read_table(root: str | Path, version: str, name: str) -> list[dict]:
     records = _read_json(path)
     if not isinstance(records, list):
         raise InputError(f"{path}: expected a list of records")
+    check_records(path, name, records)
     return records
 
 
@@ -88,11 +90,14 @@ def open_devkit(root: str | Path, version: str):
     except ImportError as error:
         raise InputError(f"reading nuScenes needs nuscenes-devkit: {error}") from None
     try:
-        return NuScenes(version=version, dataroot=str(root), verbose=False)
+        nusc = NuScenes(version=version, dataroot=str(root), verbose=False)
     except (AssertionError, KeyError, IndexError, TypeError, ValueError, OSError) as error:
         for name in TABLES:
             read_table(root, version, name)  # an unreadable table has a better message than the devkit's
         raise InputError(f"{Path(root) / version}: nuscenes-devkit cannot load it: {describe(error)}") from None
+    for name in TABLES:
+        check_records(Path(root) / version / f"{name}.json", name, getattr(nusc, name))
+    return nusc
 
 
 def some(names: Sequence[str], limit: int = 10) -> str:
@@ -110,7 +115,7 @@ def _read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read it: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 
 

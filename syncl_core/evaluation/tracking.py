@@ -70,6 +70,8 @@ def evaluate_tracking(
     submission = read_submission(submission_path)
     scenes = _select_scenes(Path(root), version, split_or_scenes, submission)
     samples = _samples_of(Path(root), version, scenes)
+    if not samples:
+        raise InputError(f"{root}: no key frame in {', '.join(scenes)}: nothing to evaluate")
     missing = [token for token in samples if token not in submission]
     if missing:
         raise InputError(

@@ -122,7 +122,7 @@ def read_submission(path: str | Path, t_ns: Mapping[str, int] | None = None) -> 
         submission = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read it: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(submission, dict) or not all(isinstance(submission.get(k), dict) for k in ("meta", "results")):
         raise InputError(f"{path}: not a nuScenes tracking submission: it lacks 'meta' or 'results'")
@@ -194,4 +194,5 @@ def _read_box(where: str, box: object) -> tuple[str, str, list[float]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A number that fits into float64; NaN and infinity are judged by `check_objects`."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300)

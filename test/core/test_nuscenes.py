@@ -42,6 +42,40 @@ def key_frame_us(scene_index: int, sample_index: int) -> int:
     return START_US + 10_000_000 * scene_index + 500_000 * sample_index
 
 
+@pytest.mark.parametrize(
+    ("table", "field", "value"),
+    [
+        ("scene", "name", None),
+        ("scene", "name", "../elsewhere"),
+        ("sample", "timestamp", "today"),
+        ("sample", "scene_token", None),
+        ("sample_data", "timestamp", -5),
+        ("sample_data", "timestamp", 10**30),
+        ("sample_data", "filename", None),
+        ("sample_data", "width", "wide"),
+        ("calibrated_sensor", "camera_intrinsic", "bad"),
+        ("sample_annotation", "size", [1.0]),
+        ("sample_annotation", "num_lidar_pts", None),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named(tmp_path, table, field, value):
+    root = write_tiny_nuscenes(tmp_path)
+    edit_table(root, table, lambda records: records[-1].update({field: value}))
+    with pytest.raises(InputError, match=f"{table}.json: record .*'{field}' is"):
+        NuScenesScenes(root)
+    edit_table(root, table, lambda records: records[-1].pop(field))
+    with pytest.raises(InputError, match=f"{table}.json: record .*'{field}' is missing"):
+        NuScenesScenes(root)
+
+
+def test_a_broken_chain_of_annotations_is_named(tmp_path):
+    root = write_tiny_nuscenes(tmp_path)
+    edit_table(root, "sample_annotation", lambda records: [record.update(prev="nowhere") for record in records])
+    data = NuScenesScenes(root)
+    with pytest.raises(InputError, match="sample_annotation .* 'nowhere'"):
+        data.ground_truth(data.samples(data.scene_names[0])[0].token)
+
+
 def test_scenes_splits_and_samples(tiny):
     assert tiny.version == VERSION
     assert tiny.scene_names == SCENES
