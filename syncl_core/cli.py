@@ -1,7 +1,9 @@
 """The `syncl` command: one entry, one sub-command per file of `syncl_core.commands`."""
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from syncl_core.commands import bag, bench, convert, evaluate, models, render, track, world
@@ -31,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (world, bag, track, evaluate, render, convert, models, bench):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     try:
         return args.run(args)
     except InputError as error:

@@ -114,6 +114,8 @@ def load_config(path: str | Path) -> SynclConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
@@ -154,6 +156,7 @@ def _convert(value: object, hint: type, key: str):
     return value
 
 
+_LARGEST = 10**6
 _POSITIVE_MODEL_KEYS = (
     *("embed_dim", "num_queries", "num_layers", "num_heads", "ffn_dim", "reasoning_layers"),
     *("depth_bins", "depth_start", "history_length", "future_steps"),
@@ -174,11 +177,15 @@ def check_config(config: SynclConfig) -> None:
         "sync.max_spread": config.sync.max_spread,
     }
     for key, value in positive.items():
-        if not 0 < value < math.inf:
-            raise InputError(f"{key}: must be positive, got {value}")
+        if not 0 < value <= _LARGEST:
+            raise InputError(f"{key}: must be positive, got {value}; at most {_LARGEST}")
     for key in ("process_period", "timeout", "reset_gap", "max_extrapolation"):
-        if not 0 <= (value := getattr(config.sync, key)) < math.inf:
-            raise InputError(f"sync.{key}: must be zero or more seconds, got {value}")
+        if not 0 <= (value := getattr(config.sync, key)) <= _LARGEST:
+            raise InputError(f"sync.{key}: must be zero or more seconds, got {value}; at most {_LARGEST}")
+    for key in ("score_threshold", "record_threshold", "output_threshold"):
+        if not 0 <= (value := getattr(config.track, key)) <= 1:
+            raise InputError(f"track.{key}: must be within 0 and 1, got {value}")
+    _check_rig(config.rig)
     _check_image(config.image)
     _check_model(config.model)
     if config.track.ego_update not in ("exact", "as_released"):
@@ -187,26 +194,39 @@ def check_config(config: SynclConfig) -> None:
         raise InputError(
             f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"
         )
-    if len(set(config.rig.cameras)) != len(config.rig.cameras) or not config.rig.cameras:
-        raise InputError("rig.cameras: expected distinct camera names")
     if config.sync.anchor and config.sync.anchor not in config.rig.cameras:
         raise InputError(f"sync.anchor: {config.sync.anchor!r} is not one of rig.cameras")
     if config.sync.min_cameras > len(config.rig.cameras):
         raise InputError(f"sync.min_cameras: {config.sync.min_cameras} of {len(config.rig.cameras)} cameras")
 
 
+def _check_rig(rig: RigConfig) -> None:
+    if len(set(rig.cameras)) != len(rig.cameras) or not rig.cameras:
+        raise InputError("rig.cameras: expected distinct camera names")
+    translation, rotation = rig.base_from_model_translation, rig.base_from_model_rotation
+    if len(translation) != 3 or not all(map(math.isfinite, translation)):
+        raise InputError(f"rig.base_from_model_translation: expected three numbers, got {list(translation)}")
+    if len(rotation) != 4 or not 1e-6 < math.hypot(*rotation) < math.inf:
+        raise InputError(f"rig.base_from_model_rotation: expected a quaternion (w, x, y, z), got {list(rotation)}")
+
+
 def _check_image(image: ImageConfig) -> None:
     if image.channel_order not in ("bgr", "rgb"):
         raise InputError(f"image.channel_order: expected bgr or rgb, got {image.channel_order!r}")
-    if len(image.mean) != 3 or len(image.std) != 3 or min(image.std) <= 0:
+    finite = all(map(math.isfinite, (*image.mean, *image.std)))
+    if len(image.mean) != 3 or len(image.std) != 3 or not finite or min(image.std) <= 0:
         raise InputError("image.mean, image.std: expected three numbers each, std above zero")
 
 
 def _check_model(model: ModelConfig) -> None:
     if model.embed_dim % model.num_heads or model.embed_dim % 4:
         raise InputError(f"model.embed_dim: {model.embed_dim} is not divisible by num_heads and by 4")
-    if len(model.pc_range) != 6 or len(model.position_range) != 6:
-        raise InputError("model.pc_range, model.position_range: expected six numbers (min x, y, z, max x, y, z)")
+    for key in ("pc_range", "position_range"):
+        box = getattr(model, key)
+        if len(box) != 6 or not all(low < high for low, high in zip(box[:3], box[3:], strict=True)):
+            raise InputError(f"model.{key}: expected six numbers (min x, y, z, max x, y, z), got {list(box)}")
+    if not 0 <= model.dropout < 1 or not 0 < model.class_prior < 1:
+        raise InputError(f"model.dropout, model.class_prior: probabilities, got {model.dropout}, {model.class_prior}")
     if model.neutral_start and not model.reasoning:
         raise InputError("model.neutral_start: only trackers have it; it needs model.reasoning")
 

@@ -23,7 +23,7 @@ from syncl_core.data.nuscenes import NuScenesScenes
 from syncl_core.errors import InputError
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.bag_reader import BagReader
-from syncl_core.io.files import write_text
+from syncl_core.io.files import make_folder, write_text
 from syncl_core.io.scene_to_bag import write_scene_bag
 from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
 from syncl_core.io.track_bag import MARKERS_TOPIC, TRACKS_TOPIC
@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> None:
     """All steps. Raises InputError naming the step's culprit."""
     started = time.monotonic()
     config = Path(args.config) if args.config else share_file("config/petr_tiny_128x320.yaml")
-    args.output.mkdir(parents=True, exist_ok=True)
+    load_config(config)
+    _take_folder(args.output)
     _say(1, f"scene: {args.data or 'a synthetic one'}")
     data = NuScenesScenes(args.data or _synthetic_scene(args.output, args.seconds))
     demo = Demo(data, args.scene or _first_scene(data), config, args.checkpoint, args.output)
@@ -99,6 +100,15 @@ def run(args: argparse.Namespace) -> None:
     _say(5, "picture and video")
     _draw(demo, object_sets)
     _summary(demo, len(object_sets), table, time.monotonic() - started)
+
+
+def _take_folder(output: Path) -> None:
+    """A demo replaces what an earlier demo left, and nothing else."""
+    marker = output / ".made-by-demo"
+    if output.is_dir() and any(output.iterdir()) and not marker.exists():
+        raise InputError(f"{output}: holds other files; choose another folder (-o) for the demo")
+    make_folder(output / "log")
+    marker.touch()
 
 
 def _say(number: int, text: str) -> None:
@@ -123,7 +133,6 @@ def _first_scene(data: NuScenesScenes) -> str:
 def _replay(demo: Demo) -> None:
     """Bag -> player -> DDS -> node -> DDS -> recorder -> bag. Raises InputError with a failing process's last words."""
     log = demo.output / "log"
-    log.mkdir(exist_ok=True)
     # A domain of its own keeps other ROS systems on this network out of the demo, and the demo out of them.
     environment = ros_environment(domain_id=1 + os.getpid() % 100)
     checkpoint = ["-p", f"checkpoint:={demo.checkpoint}"] if demo.checkpoint else []

@@ -128,9 +128,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _play(args: argparse.Namespace, stop: threading.Event) -> None:
-    if not (args.rate > 0 and args.clock >= 0):
+    if not (0.001 <= args.rate <= 1000 and (args.clock == 0 or 0.001 <= args.clock <= 10000)):
         raise InputError(
-            f"--rate {args.rate:g}, --clock {args.clock:g}: expected a positive rate, a clock of 0 or more"
+            f"--rate {args.rate:g}, --clock {args.clock:g}: expected a rate within 0.001 and 1000, "
+            "a clock of 0 or within 0.001 and 10000"
         )
     with BagReader(args.bag) as reader:
         player = Player(reader, args.topics)

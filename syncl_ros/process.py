@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -38,8 +39,8 @@ def run(
         with _ros_arguments_checked():
             rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         body(args, stop)
-    except InputError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    except (InputError, InvalidTopicNameException) as error:
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     finally:
         rclpy.try_shutdown()

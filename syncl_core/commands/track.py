@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     from syncl_core.checkpoint import load_tracker
     from syncl_core.head_dump import HeadDump
-    from syncl_core.io.files import refuse_existing
+    from syncl_core.io.files import make_folder, refuse_existing
     from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
     from syncl_core.io.track_bag import write_track_bag
 
@@ -53,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
     recordings = _recordings(args, tracker.config)
     targets = [output / name for name, _, _ in recordings]
+    _check_targets(args, output, targets)
     if not args.overwrite:
         refuse_existing(output / "tracks.json", *targets, *filter(None, [args.dump_heads]))
+    make_folder(output)
     dump = HeadDump(tracker) if args.dump_heads else None
     results = {}
     for (name, samples, frame_sets), target in zip(recordings, targets, strict=True):
@@ -74,6 +76,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_targets(args: argparse.Namespace, output, targets: list) -> None:
+    """Before the work: results must not replace their own input or each other."""
+    from pathlib import Path
+
+    from syncl_core import offline
+    from syncl_core.errors import InputError
+
+    source = Path(args.source).resolve()
+    for target in targets:
+        if target.resolve() == source or (offline.is_bag(source) and source in target.resolve().parents):
+            raise InputError(f"{target}: is the recording itself; choose another OUT")
+        if target == output / "tracks.json":
+            raise InputError(f"{target}: the recording is called as the result file; choose another name for it")
+    if args.dump_heads and not str(args.dump_heads).endswith(".npz"):
+        raise InputError(f"--dump-heads {args.dump_heads}: expected a name that ends with .npz")
+
+
 def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     """(name, key frames, frame sets) of each recording of the source."""
     from pathlib import Path
@@ -84,7 +103,9 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
 
     if not offline.is_bag(args.source):
         data = NuScenesScenes(args.source, args.version)
-        scenes = args.scene or data.scene_names
+        scenes = tuple(dict.fromkeys(args.scene)) or data.scene_names
+        if not scenes:
+            raise InputError(f"{args.source}: has no scene")
         return [(name, data.samples(name), offline.scene_frame_sets(data, name, config)) for name in scenes]
     if args.scene:
         raise InputError(f"{args.source}: a bag is one recording; --scene is for nuScenes roots")

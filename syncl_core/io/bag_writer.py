@@ -86,8 +86,10 @@ class BagWriter:
             return
         if not self.overwrite:
             raise InputError(f"{self.path}: exists already; remove it or choose another name")
-        if not (self.path / "metadata.yaml").is_file():
-            raise InputError(f"{self.path}: is not a bag, so it is not overwritten; choose another name")
+        if not _is_only_a_bag(self.path):
+            raise InputError(
+                f"{self.path}: is not a bag and nothing else, so it is not overwritten; choose another name"
+            )
 
     def _publish(self) -> None:
         replaced = self._temporary / "replaced"
@@ -112,6 +114,14 @@ class BagWriter:
             raise InputError(f"{topic}: message type {type_name} is not known, cannot record it")
         profiles = [_latched_qos()] if topic in self.latched else []
         return self._writer.add_connection(topic, type_name, typestore=self.types.store, offered_qos_profiles=profiles)
+
+
+def _is_only_a_bag(path: Path) -> bool:
+    """Whether a folder holds a rosbag2 and no file besides, so that replacing it loses nothing else."""
+    metadata = path / "metadata.yaml"
+    if path.is_symlink() or not metadata.is_file() or "rosbag2_bagfile_information" not in metadata.read_text():
+        return False
+    return all(file == metadata or file.suffix in (".mcap", ".db3") for file in path.iterdir())
 
 
 def _latched_qos() -> Qos:

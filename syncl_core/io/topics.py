@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from syncl_core.errors import InputError
+
 MAP_FRAME = "map"
 FIXED_FRAME = "odom"
 BASE_FRAME = "base_link"
@@ -21,13 +23,20 @@ class Topics:
     sample: str = "/nuscenes/sample"
 
     def image_of(self, camera: str) -> str:
-        return self.image.format(camera=frame_of(camera))
+        return _fill(self.image, camera)
 
     def compressed_of(self, camera: str) -> str:
         return self.image_of(camera) + "/compressed"
 
     def camera_info_of(self, camera: str) -> str:
-        return self.camera_info.format(camera=frame_of(camera))
+        return _fill(self.camera_info, camera)
+
+
+def _fill(template: str, camera: str) -> str:
+    try:
+        return template.format(camera=frame_of(camera))
+    except (KeyError, IndexError, ValueError):
+        raise InputError(f"topic {template!r}: only {{camera}} can stand in braces") from None
 
 
 def frame_of(channel: str) -> str:

@@ -1,6 +1,7 @@
 """`syncl` as a user meets it: results on good input; on bad input one line, exit code 2 and nothing half-written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -205,8 +206,36 @@ def test_results_are_not_overwritten_unless_asked(bag, config, tmp_path, capsys)
     assert (tmp_path / "tracks.json").read_bytes() == before
 
 
+def test_a_recording_is_not_replaced_by_its_results(bag, config, tmp_path, capsys):
+    copy = tmp_path / "drive"
+    shutil.copytree(bag, copy)
+    before = sorted((f.name, f.read_bytes()) for f in copy.iterdir())
+    for output in (tmp_path, copy):
+        assert main(["track", str(copy), "-c", str(config), "-o", str(output), "--overwrite"]) == 2
+        assert "is the recording itself" in capsys.readouterr().err
+    assert sorted((f.name, f.read_bytes()) for f in copy.iterdir()) == before
+
+
+def test_only_bags_are_overwritten(root, bag, tmp_path, capsys):
+    precious = tmp_path / "drive"
+    shutil.copytree(bag, precious)
+    (precious / "thesis.txt").write_text("years of work")
+    assert main(["bag", str(root), "--scene", SCENES[0], "-o", str(precious), "--overwrite"]) == 2
+    assert "not overwritten" in capsys.readouterr().err and (precious / "thesis.txt").exists()
+
+
 def test_help_shows_examples(capsys):
-    for command in ((), ("bag",), ("track",), ("eval",), ("render",), ("world",)):
+    for command in (
+        (),
+        ("bag",),
+        ("track",),
+        ("eval",),
+        ("render",),
+        ("world",),
+        ("convert",),
+        ("bench",),
+        ("models",),
+    ):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0 and "examples:" in capsys.readouterr().out
