@@ -7,6 +7,7 @@ all of it has gone over DDS.
 import argparse
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -224,7 +225,7 @@ def _with_picture(pages: Iterable[np.ndarray], middle: int, demo: Demo, bar: tqd
 
 
 def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
-    output = demo.output
+    output, config = demo.output, shlex.quote(os.path.relpath(demo.config))
     warning = "" if demo.checkpoint else f"\n{UNTRAINED}. The demo shows the way from cameras to tracks, not quality.\n"
     print(
         f"""
@@ -239,7 +240,7 @@ def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
 Open them:
   Foxglove   open {output}/tracks/tracks.mcap, add a 3D panel, display frame odom
   RViz       ros2 launch syncl_ros replay.launch.py bag:={output}/scene rviz:=true
-  again      syncl track {output}/scene -c {demo.config} -o out/offline   (the same tracks, without ROS)"""
+  again      syncl track {output}/scene -c {config} -o out/offline   (the same tracks, without ROS)"""
     )
 
 
