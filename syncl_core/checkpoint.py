@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
 from syncl_core.convert import Converted, convert
 from syncl_core.errors import InputError
-from syncl_core.tracking.tracker import Tracker, build_tracker
+from syncl_core.tracking.base import Tracker
+from syncl_core.tracking.build import build_tracker
 from syncl_core.weights import PICKLES, Tensors, check_tensors, one_line, read_pickle, read_safetensors, shared_names
 
 FORMAT = "syncl-tracker-1"

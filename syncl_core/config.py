@@ -44,7 +44,8 @@ class ModelConfig:
     """PF-Track on PETR. Defaults are the released 320x800 network, except for the backbone."""
 
     backbone: str = "small"  # small (for demos and CPUs), v2_99, resnet50, resnet101, resnet50_caffe, resnet101_caffe
-    reasoning: bool = True  # False: a detector without memory (PF-Track's stage 1, PETR); every frame stands alone
+    detector: str = "petr"  # what looks at the images: petr
+    framework: str = "pf_track"  # what turns detections into tracks: pf_track, or none (every frame stands alone)
     embed_dim: int = 256  # channels of tokens and queries
     num_queries: int = 500  # object queries
     num_layers: int = 6  # decoder layers
@@ -156,6 +157,9 @@ def _convert(value: object, hint: type, key: str):
     return value
 
 
+TRACKERS = (("pf_track", "petr"), ("none", "petr"))
+"""(framework, detector): the combinations that exist; "none" is a detector without memory."""
+
 _LARGEST = 10**6
 _POSITIVE_MODEL_KEYS = (
     *("embed_dim", "num_queries", "num_layers", "num_heads", "ffn_dim", "reasoning_layers"),
@@ -227,8 +231,11 @@ def _check_model(model: ModelConfig) -> None:
             raise InputError(f"model.{key}: expected six numbers (min x, y, z, max x, y, z), got {list(box)}")
     if not 0 <= model.dropout < 1 or not 0 < model.class_prior < 1:
         raise InputError(f"model.dropout, model.class_prior: probabilities, got {model.dropout}, {model.class_prior}")
-    if model.neutral_start and not model.reasoning:
-        raise InputError("model.neutral_start: only trackers have it; it needs model.reasoning")
+    if (model.framework, model.detector) not in TRACKERS:
+        known = ", ".join(f"{framework} with {detector}" for framework, detector in TRACKERS)
+        raise InputError(f"model.framework, model.detector: {model.framework} with {model.detector}; known: {known}")
+    if model.neutral_start and model.framework != "pf_track":
+        raise InputError("model.neutral_start: only trackers have it; it needs model.framework pf_track")
 
 
 def config_to_dict(config) -> dict:

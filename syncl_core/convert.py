@@ -13,7 +13,7 @@ import torch
 from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.public_sources import PublicSource, recognise, rename
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.build import make_tracker
 from syncl_core.weights import Tensors, check_tensors, list_names, read_pickle, read_safetensors, shared_names
 
 CLASS_LAYERS = ("pts_bbox_head.cls_branches.0.6", "STReasoner.track_cls.6")
@@ -51,7 +51,7 @@ def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Convert
     source = recognise(tensors)
     mmdet3d = mmdet3d or source.mmdet3d
     with torch.device("meta"):  # names and shapes without numbers
-        network = Tracker(config)
+        network = make_tracker(config)
     expected = network.state_dict()
 
     renamed, dropped = _rename_all(tensors, source, expected)

@@ -14,7 +14,7 @@ import numpy as np
 
 from syncl_core.io.files import whole_file
 from syncl_core.tensors import Frame, Tracks, TrackState
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.base import Tracker
 
 
 class HeadDump:
@@ -30,19 +30,17 @@ class HeadDump:
 
     def step(self, scene: str, state: TrackState, frame: Frame) -> tuple[TrackState, Tracks]:
         """`Tracker.step` of batch size 1. `scene` is noted with the row."""
-        head, calls = self._tracker.pts_bbox_head, []
-        with head.register_forward_hook(lambda module, arguments, output: calls.append(arguments)):
-            state, tracks = self._tracker.step(state, frame)
-        memory, queries = calls[0][:2]
-        # Once more: asking for all layers in the step itself could change its last digits.
-        output = self._tracker.decode(memory, queries, all_layers=True)
+        # Looked at twice: asking for all layers in the step itself could change its last digits.
+        observation = self._tracker.observe(state, frame, all_layers=True)
+        head = observation.head
+        state, tracks = self._tracker.step(state, frame)
         row = {
             "t_ns": frame.t_ns,
             "global_from_model": frame.global_from_model,
-            "logits": output.logits.transpose(0, 1),
-            "boxes": output.box.transpose(0, 1),
-            "features": output.features,
-            "query_valid": queries.valid,
+            "logits": head.logits.transpose(0, 1),
+            "boxes": head.box.transpose(0, 1),
+            "features": head.features[-1],
+            "query_valid": observation.valid,
             **{f"tracks.{f.name}": getattr(tracks, f.name) for f in dataclasses.fields(tracks)},
         }
         self._rows.append({"scene": np.array(scene)} | {k: v[0].detach().cpu().numpy() for k, v in row.items()})

@@ -1,18 +1,18 @@
 """The device values: what the network takes, remembers and gives. Frames and shape letters are those of `types`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch.utils import _pytree
 
 
-def _device_value(cls):
+def device_value(cls):
     """Register a frozen dataclass as a pytree, so that tree_map, compile and export see its tensors."""
     _pytree.register_dataclass(cls)
     return cls
 
 
-@_device_value
+@device_value
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """The network's input: B frame sets after decoding, resizing and cropping."""
@@ -24,7 +24,7 @@ class Frame:
     t_ns: torch.Tensor  # [B] int64
 
 
-@_device_value
+@device_value
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackState:
     """All memory of the tracker between two frames: K slots per scene, packed or not; track_id -1 marks a free slot.
@@ -49,12 +49,8 @@ class TrackState:
     global_from_model: torch.Tensor  # [B, 4, 4] float64
     t_ns: torch.Tensor  # [B] int64; -1 before the first frame
 
-    def to_dict(self) -> dict[str, torch.Tensor]:
-        """Tensors by name, for saving (`torch.load(weights_only=True)` reads them back)."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
-
-@_device_value
+@device_value
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
     """The tracker's output of one frame, in the model frame of that frame. Rows where `valid` is False mean nothing."""
@@ -67,3 +63,36 @@ class Tracks:
     size: torch.Tensor  # [B, K, 3] length, width, height, metres
     yaw: torch.Tensor  # [B, K] heading of the length axis, counter-clockwise from the model frame's x axis, radians
     velocity: torch.Tensor  # [B, K, 2] m/s along the model frame's x and y
+
+
+def to_dict(value, prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a device value by dotted name, for saving (`torch.load(weights_only=True)` reads them back)."""
+    tensors = {}
+    for f in fields(value):
+        inner = getattr(value, f.name)
+        tensors |= to_dict(inner, f"{prefix}{f.name}.") if is_dataclass(inner) else {prefix + f.name: inner}
+    return tensors
+
+
+def from_dict(like, tensors: dict[str, torch.Tensor], prefix: str = ""):
+    """The device value that `to_dict` took apart; `like` is one of the same kind, such as an empty state."""
+    values = {}
+    for f in fields(like):
+        inner = getattr(like, f.name)
+        values[f.name] = (
+            from_dict(inner, tensors, f"{prefix}{f.name}.") if is_dataclass(inner) else tensors[prefix + f.name]
+        )
+    return type(like)(**values)
+
+
+@device_value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Ground truth of one frame, for training: G rows per scene, in the frame's model frame."""
+
+    valid: torch.Tensor  # [B, G] bool; the other rows mean nothing
+    identity: torch.Tensor  # [B, G] int64, the same object in all frames of a clip; -1 = empty row
+    label: torch.Tensor  # [B, G] int64 index into the classes
+    box: torch.Tensor  # [B, G, 10] box code
+    motion: torch.Tensor  # [B, G, F, 2] xy displacement in the next F steps, metres
+    motion_valid: torch.Tensor  # [B, G, F] bool; False = the object is not annotated so far ahead

@@ -28,8 +28,7 @@ from syncl_core.io.markers import MarkerBuilder
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import Problem, ProblemLog
 from syncl_core.runtime.session import TrackerSession
-from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.base import Tracker
 from syncl_core.types import FrameSet, StepReport
 from syncl_ros import conversions, params, process
 from syncl_ros.diagnostics import Diagnostics
@@ -145,7 +144,7 @@ class TrackerNode(Node):
         if not given.checkpoint:
             self.get_logger().warning("no checkpoint: the weights are untrained, the boxes mean nothing")
         _warm_up(tracker, self._config, given.device)
-        return TrackerSession(tracker.step, init_state, self._config, given.device)
+        return TrackerSession(tracker.step, tracker.init_state, self._config, given.device)
 
     def _all_problems(self) -> dict[str, Problem]:
         return {**self._sources.problems.snapshot(), **self._intake.problems(), **self._problems.snapshot()}
@@ -162,7 +161,7 @@ class TrackerNode(Node):
 def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> None:
     """One step on nothing: the first call of every kernel is slow, and a live set must not wait for it."""
     views = (None,) * len(config.rig.cameras)
-    session = TrackerSession(tracker.step, init_state, config, device)
+    session = TrackerSession(tracker.step, tracker.init_state, config, device)
     nothing = FrameSet(t_ns=0, global_from_base=np.eye(4), base_from_model=np.eye(4), views=views)
     session.process(nothing)
     session.close()

@@ -8,8 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from syncl_core.config import SynclConfig
 from syncl_core.tensors import Frame
-from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import build_tracker
+from syncl_core.tracking.build import build_tracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,8 @@ def footprint(config: SynclConfig) -> Footprint:
     The meta device also makes attention visible as matrix products; the counter overlooks the fused one of CPUs.
     """
     with torch.device("meta"), torch.no_grad():
-        tracker, frame, state = build_tracker(config), _blank_frame(config), init_state(config)
+        tracker, frame = build_tracker(config), _blank_frame(config)
+        state = tracker.init_state()
         with FlopCounterMode(display=False) as counter:
             tracker.step(state, frame)
         tokens = tracker.encode(frame).tokens.shape[1]

@@ -21,8 +21,7 @@ from syncl_core.checkpoint import load_tracker
 from syncl_core.errors import InputError
 from syncl_core.runtime.session import TrackerSession
 from syncl_core.tensors import Frame, Tracks, TrackState
-from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.base import Tracker
 from syncl_core.types import FrameSet, RawImage
 
 PRECISIONS = ("fp32", "bf16")
@@ -123,7 +122,7 @@ def _time_frames(tracker: Tracker, device: torch.device, options: BenchOptions) 
         watch.switch("output")
         return result
 
-    session = TrackerSession(step, init_state, tracker.config, device)
+    session = TrackerSession(step, tracker.init_state, tracker.config, device)
     drive = fake_drive(tracker.config.rig, *options.image_size)
     with contextlib.closing(session), ThreadPoolExecutor(_DECODE_THREADS) as pool, timed_parts(tracker, watch):
         rows = [_time_frame(session, next(drive), watch, pool) for _ in range(options.warmup + options.frames)]

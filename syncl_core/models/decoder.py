@@ -31,11 +31,12 @@ class Decoder(nn.Module):
         valid: torch.Tensor | None = None,  # [B, M] bool; rows that self-attention may look at
         memory_valid: torch.Tensor | None = None,  # [B, P] bool
         all_layers: bool = False,
+        num_parallel: int = 0,  # rows at the end that skip self-attention and that nobody attends to (SynCL, sec. 3.3)
     ) -> torch.Tensor:
         """[L, B, M, D] for all layers, [1, B, M, D] for the last one only."""
         outputs = []
         for layer, keys_values in zip(self.layers, memory, strict=True):
-            x = layer(x, position, keys_values, valid, memory_valid)
+            x = layer(x, position, keys_values, valid, memory_valid, num_parallel)
             outputs.append(x)
         return self.post_norm(torch.stack(outputs if all_layers else outputs[-1:]))
 
@@ -58,10 +59,14 @@ class DecoderLayer(nn.Module):
         memory: KeysValues,
         valid: torch.Tensor | None,
         memory_valid: torch.Tensor | None,
+        num_parallel: int = 0,
     ) -> torch.Tensor:
         self_attention, cross_attention = (attention["attn"] for attention in self.attentions)
         located = x + position
+        serial, parallel = x.shape[1] - num_parallel, x[:, x.shape[1] - num_parallel :]
+        x, located = x[:, :serial], located[:, :serial]
         x = self.norms[0](x + self.dropout(self_attention(located, self_attention.project(located, x), valid)))
+        x = torch.cat([x, parallel], dim=1) if num_parallel else x
         x = self.norms[1](x + self.dropout(cross_attention(x + position, memory, memory_valid)))
         return self.norms[2](x + self.ffns[0](x))
 

@@ -24,7 +24,7 @@ class Detector(nn.Module):
         self.img_neck = CPFPN(self.img_backbone.out_channels, dim)
         self.pts_bbox_head = PETRHead(model, len(config.classes))
         self.reference_points = nn.Embedding(model.num_queries, 3)
-        self.query_feat_embedding = nn.Embedding(model.num_queries, dim) if model.reasoning else None
+        self.query_feat_embedding = nn.Embedding(model.num_queries, dim) if model.framework == "pf_track" else None
         self.query_embedding = nn.Sequential(nn.Linear(3 * dim // 2, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
         nn.init.uniform_(self.reference_points.weight)
         if self.query_feat_embedding is not None:
@@ -59,8 +59,8 @@ class Detector(nn.Module):
         """Position embedding [B, M, D] of points [B, M, 3], fractions of pc_range."""
         return self.query_embedding(position.point_sine(reference, self.query_embedding[0].in_features // 3))
 
-    def decode(self, memory: Memory, queries: Queries, all_layers: bool = False) -> HeadOutput:
-        return self.pts_bbox_head(memory, queries, all_layers)
+    def decode(self, memory: Memory, queries: Queries, all_layers: bool = False, parallel: bool = False) -> HeadOutput:
+        return self.pts_bbox_head(memory, queries, all_layers, parallel)
 
 
 def _backbone(name: str) -> nn.Module:

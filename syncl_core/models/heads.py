@@ -37,8 +37,17 @@ class HeadOutput:
 
     logits: torch.Tensor  # [L, B, M, C]
     box: torch.Tensor  # [L, B, M, 10] box code
-    features: torch.Tensor  # [B, M, D] of the last layer
+    features: torch.Tensor  # [L, B, M, D]
     reference: torch.Tensor  # [B, M, 3] centre of the last layer's box, fractions of pc_range
+
+    def rows(self, start: int, end: int) -> "HeadOutput":
+        """The output of the queries from `start` to before `end`."""
+        return HeadOutput(
+            logits=self.logits[:, :, start:end],
+            box=self.box[:, :, start:end],
+            features=self.features[:, :, start:end],
+            reference=self.reference[:, start:end],
+        )
 
 
 class PETRHead(nn.Module):
@@ -82,18 +91,30 @@ class PETRHead(nn.Module):
         embedding = self.position_encoder(rays).unflatten(0, (batch, cameras)) + self.adapt_pos3d(sines)
         return embedding.flatten(3).transpose(2, 3).flatten(1, 2)
 
-    def forward(self, memory: Memory, queries: Queries, all_layers: bool = False) -> HeadOutput:
-        """Decode the queries. `all_layers` adds the outputs of the earlier layers, which only losses need."""
+    def forward(self, memory: Memory, queries: Queries, all_layers: bool = False, parallel: bool = False) -> HeadOutput:
+        """Decode the queries. `all_layers` adds the outputs of the earlier layers, which only losses need.
+
+        `parallel` decodes every query a second time without self-attention, SynCL's C-decoder: rows M to 2M.
+        """
         decoder = self.transformer["decoder"]
         keys_values = decoder.project(memory.tokens, memory.position)
+        content, where, reference = queries.content, queries.position, queries.reference
+        if parallel:
+            content, where, reference = (torch.cat([x, x], dim=1) for x in (content, where, reference))
         features = decoder(
-            queries.content, queries.position, keys_values, queries.valid, memory.valid, all_layers=all_layers
+            content,
+            where,
+            keys_values,
+            queries.valid,
+            memory.valid,
+            all_layers=all_layers,
+            num_parallel=queries.content.shape[1] if parallel else 0,
         )
-        reference, code = resolve_center(self.reg_branches[0](features), queries.reference)
+        reference, code = resolve_center(self.reg_branches[0](features), reference)
         return HeadOutput(
             logits=self.cls_branches[0](features).float(),
             box=with_center(code, denormalize(reference, self.pc_range)),
-            features=features[-1],
+            features=features,
             reference=reference[-1],
         )
 

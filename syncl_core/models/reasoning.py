@@ -33,7 +33,7 @@ def unrefined(
     history_valid: torch.Tensor,  # [B, K, H]
 ) -> Refined:
     """What the head said, as the final say of a network without reasoning; the K track slots get empty rows."""
-    num_new, slots = head.features.shape[1], history.shape[1]
+    num_new, slots = head.features.shape[2], history.shape[1]
 
     def extend(x: torch.Tensor) -> torch.Tensor:
         return nn.functional.pad(x, (0, 0, 0, slots))
@@ -41,7 +41,7 @@ def unrefined(
     return Refined(
         logits=extend(head.logits[-1]),
         box=extend(head.box[-1]),
-        features=extend(head.features),
+        features=extend(head.features[-1]),
         history=nn.functional.pad(history, (0, 0, 0, 0, num_new, 0)),
         history_valid=nn.functional.pad(history_valid, (0, 0, num_new, 0)),
     )
@@ -70,9 +70,9 @@ class SpatioTemporalReasoner(nn.Module):
         history_valid: torch.Tensor,  # [B, M, H]
     ) -> Refined:
         """Past reasoning and refinement. History leaves detached: the future's loss does not reach the detector."""
-        history = _append(history, head.features)
+        history = _append(history, head.features[-1])
         history_valid = _append(history_valid, torch.ones_like(valid))
-        features = self._attend_to_past(head.features, history, history_valid)
+        features = self._attend_to_past(head.features[-1], history, history_valid)
         features = self._attend_to_others(features, position, valid)
         center, code = resolve_center(self.track_reg(features), head.reference)
         return Refined(

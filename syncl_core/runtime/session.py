@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from syncl_core import geometry
 from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
-from syncl_core.tensors import Frame, Tracks, TrackState
+from syncl_core.tensors import Frame, Tracks, from_dict, to_dict
 from syncl_core.types import FrameSet, ObjectSet, StepReport
 
-Step = Callable[[TrackState, Frame], tuple[TrackState, Tracks]]
-InitState = Callable[[SynclConfig, int, torch.device], TrackState]  # (config, batch size, device)
+State = Any  # a device value that only the tracker understands
+Step = Callable[[State, Frame], tuple[State, Tracks]]
+InitState = Callable[[int, torch.device], State]  # (batch size, device)
 
 _DECODE_THREADS = 2
 
@@ -38,7 +40,7 @@ class TrackerSession:
         self._pool = ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode")
         self._sessions = 0  # begun so far
         self._last_ns: int | None = None  # time of the last frame set
-        self._state: TrackState | None = None  # None before the first frame set
+        self._state: State | None = None  # None before the first frame set
         self._reset_reason = ""  # why the state is empty; "" = it is not
 
     def process(self, frame_set: FrameSet) -> StepReport:
@@ -82,14 +84,15 @@ class TrackerSession:
             "sessions": self._sessions,
             "last_ns": self._last_ns,
             "reset_reason": self._reset_reason,
-            "state": None if self._state is None else self._state.to_dict(),
+            "state": None if self._state is None else to_dict(self._state),
         }
 
     def restore(self, snapshot: dict) -> None:
         """Go on where `snapshot` was taken, with the same identities."""
         state = snapshot["state"]
         if state is not None:
-            state = TrackState(**{name: tensor.to(self._device) for name, tensor in state.items()})
+            tensors = {name: tensor.to(self._device) for name, tensor in state.items()}
+            state = from_dict(self._init_state(1, self._device), tensors)
         self.session, self._sessions = snapshot["session"], snapshot["sessions"]
         self._last_ns, self._reset_reason = snapshot["last_ns"], snapshot["reset_reason"]
         self._state = state
@@ -114,7 +117,7 @@ class TrackerSession:
         # Time makes ids differ between runs on a vehicle, the counter between sessions of a run; a replay repeats both.
         self.session = hashlib.blake2b(f"{t_ns}:{self._sessions}".encode(), digest_size=4).hexdigest()
         self._sessions += 1
-        self._state = self._init_state(self._config, 1, self._device)
+        self._state = self._init_state(1, self._device)
         self._last_ns, self._reset_reason = t_ns, reason
 
     def _objects(self, rows: np.ndarray, frame_set: FrameSet) -> ObjectSet:

@@ -13,36 +13,42 @@ from syncl_core.config import TrackConfig
 from syncl_core.models.box_code import code_center
 from syncl_core.models.reasoning import Refined
 from syncl_core.tensors import TrackState
+from syncl_core.tracking.base import Decision
 from syncl_core.tracking.state import ROW_FIELDS, select_rows
 
 COAST_SCORE = 0.01
 """Score of a track that was not seen: below every output threshold, and first to go when slots are short."""
 
 
-def update(
-    state: TrackState, refined: Refined, config: TrackConfig, num_tracking_classes: int
-) -> tuple[TrackState, torch.Tensor]:
-    """Judge this frame's rows: Q object queries, then the K slots of the propagated `state`.
-
-    Returns the state with the K best survivors and which of its rows were seen [B, K].
-    Motion and future of the seen ones are still to be predicted.
-    """
-    slots = state.track_id.shape[1]
-    num_new = refined.box.shape[1] - slots
-    rows = _with_new_rows(state, num_new)
+def judge(state: TrackState, refined: Refined, config: TrackConfig, num_tracking_classes: int) -> Decision:
+    """By score, what becomes of this frame's rows: Q object queries, then the K slots of the propagated `state`."""
+    rows = _with_new_rows(state, refined.box.shape[1] - state.track_id.shape[1])
     score, label = refined.logits.sigmoid().max(dim=-1)
     seen = score >= config.record_threshold
     active = seen & (score > config.score_threshold)
     alive = rows.track_id >= 0
-    new = torch.arange(alive.shape[1], device=alive.device) < num_new  # a free slot is neither alive nor new
+    # A free slot is neither alive nor new.
+    new = torch.arange(alive.shape[1], device=alive.device) < alive.shape[1] - state.track_id.shape[1]
 
     misses = torch.where(active, 0, rows.misses + 1)
     trackable = ~seen | (label < num_tracking_classes)
     keep = trackable & ((active & (alive | new)) | (alive & (misses < config.max_age)))
+    return Decision(keep=keep, seen=seen, misses=misses)
 
-    rows = _commit(rows, refined, seen, score, label)
-    rows = dataclasses.replace(rows, misses=misses, age=rows.age + alive)
-    return _keep_best(rows, keep, seen, slots)
+
+def commit(state: TrackState, refined: Refined, decision: Decision) -> tuple[TrackState, torch.Tensor]:
+    """The state with the K best rows that are kept, and which of them were seen [B, K].
+
+    Motion and future of the seen ones are still to be predicted.
+    """
+    slots = state.track_id.shape[1]
+    rows = _with_new_rows(state, refined.box.shape[1] - slots)
+    alive = rows.track_id >= 0
+    rows = _commit(rows, refined, decision.seen)
+    rows = dataclasses.replace(rows, misses=decision.misses, age=rows.age + alive)
+    if decision.identity is not None:
+        rows = dataclasses.replace(rows, track_id=decision.identity)
+    return _keep_best(rows, decision.keep, decision.seen, slots)
 
 
 def commit_forecast(state: TrackState, motion: torch.Tensor, seen: torch.Tensor) -> TrackState:
@@ -66,10 +72,9 @@ def _with_new_rows(state: TrackState, num_new: int) -> TrackState:
     return dataclasses.replace(state, **{name: prepend(name) for name in ROW_FIELDS})
 
 
-def _commit(
-    rows: TrackState, refined: Refined, seen: torch.Tensor, score: torch.Tensor, label: torch.Tensor
-) -> TrackState:
+def _commit(rows: TrackState, refined: Refined, seen: torch.Tensor) -> TrackState:
     """Seen rows become what the network said; the others keep what `propagate` left. History grows for all."""
+    score, label = refined.logits.sigmoid().max(dim=-1)
     box = torch.where(seen[..., None], refined.box, rows.box)
     return dataclasses.replace(
         rows,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tiny_tracker import tiny_config
 
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.base import Tracker
 
 KEYS = Path(__file__).with_name("pftrack_keys.tsv")
 PETR_ROWS = [0, 1, 3, 4, 6, 7, 8, 2, 9, 5]  # class i of PF-Track is class PETR_ROWS[i] of PETR
@@ -20,7 +20,7 @@ def public_shapes() -> dict[str, tuple[int, ...]]:
 
 def detector_config():
     config = tiny_config()
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, reasoning=False))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, framework="none"))
 
 
 def with_backbone(name: str):

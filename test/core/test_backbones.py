@@ -11,7 +11,7 @@ from torch import nn
 from syncl_core.errors import InputError
 from syncl_core.models.backbones.resnet import Bottleneck, ResNet
 from syncl_core.models.backbones.vovnet import ChannelGate, OSABlock, VoVNet99
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.build import make_tracker
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def test_styles_share_names_but_not_results():
 def test_configuration_chooses_the_backbone_and_the_neck_follows(name, parameters, channels):
     config = tiny_config()
     with torch.device("meta"):
-        tracker = Tracker(dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=name)))
+        tracker = make_tracker(dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=name)))
         maps = tracker.img_backbone(torch.zeros(2, 3, 160, 192))
     assert sum(p.numel() for p in tracker.img_backbone.parameters()) == parameters
     assert [tuple(x.shape) for x in maps] == [(2, channels[0], 10, 12), (2, channels[1], 5, 6)]
@@ -120,4 +120,4 @@ def test_configuration_chooses_the_backbone_and_the_neck_follows(name, parameter
 def test_unknown_backbone_is_refused():
     config = tiny_config()
     with pytest.raises(InputError, match=r"^model.backbone: unknown backbone 'vgg'; known: small, v2_99, resnet50,"):
-        Tracker(dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="vgg")))
+        make_tracker(dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="vgg")))

@@ -26,8 +26,9 @@ from syncl_core.bench.table import format_table
 from syncl_core.cli import main
 from syncl_core.config import RigConfig, load_config
 from syncl_core.errors import InputError
+from syncl_core.tensors import to_dict
+from syncl_core.tracking.build import build_tracker
 from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import build_tracker
 
 CONFIG = """
 image: {height: 32, width: 64}
@@ -147,7 +148,7 @@ def test_bf16_runs(config):
 
 def test_a_detector_has_no_reasoning_to_measure(tmp_path):
     detector = tmp_path / "detector.yaml"
-    detector.write_text(CONFIG.replace("neutral_start: true", "reasoning: false"))
+    detector.write_text(CONFIG.replace("neutral_start: true", "framework: none"))
     seconds = bench.measure(detector, bench.BenchOptions(**SMALL)).seconds
     assert {stage for stage, values in seconds.items() if not any(values)} == {"reasoning"}
 
@@ -205,7 +206,7 @@ def test_footprint_is_that_of_the_real_tracker():
     size, tracker = footprint(config), build_tracker(config)
     assert size.parameters == sum(p.numel() for p in {id(p): p for p in tracker.parameters()}.values())
     assert size.image_tokens == len(CAMERAS) * (32 // 16) * (64 // 16)
-    assert size.state_bytes == sum(t.numel() * t.element_size() for t in init_state(config).to_dict().values())
+    assert size.state_bytes == sum(t.numel() * t.element_size() for t in to_dict(init_state(config)).values())
 
 
 def test_a_table_keeps_its_columns():

@@ -20,8 +20,9 @@ from syncl_core.config import config_to_dict, load_config
 from syncl_core.convert import convert
 from syncl_core.errors import InputError
 from syncl_core.models import box_code
+from syncl_core.tracking.base import Tracker
+from syncl_core.tracking.build import build_tracker, make_tracker
 from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import Tracker, build_tracker
 
 CONFIGS = Path(__file__).parents[2] / "config"
 STAGE_TWO = ("STReasoner.", "query_feat_embedding.")
@@ -188,7 +189,7 @@ def test_stage_one_starts_stage_two(tmp_path, config_file, capsys):
 def test_backbones_start_a_network(backbone, prefix, extra):
     config = with_backbone(backbone)
     with torch.device("meta"):
-        shapes = {k: tuple(v.shape) for k, v in Tracker(config).img_backbone.state_dict().items()}
+        shapes = {k: tuple(v.shape) for k, v in make_tracker(config).img_backbone.state_dict().items()}
     frozen = {k: v for k, v in shapes.items() if not k.endswith("num_batches_tracked")}  # as frozen batch norms have it
     tensors = numbered({prefix + k: v for k, v in frozen.items()} | extra)
     converted = convert(tensors, config)

@@ -9,9 +9,10 @@ from tiny_tracker import drive, make_frame, shake, stack, tiny_config, tiny_trac
 from syncl_core.config import ImageConfig, ModelConfig, SynclConfig, TrackConfig, check_config
 from syncl_core.errors import InputError
 from syncl_core.models.box_code import code_center, code_yaw
+from syncl_core.tracking.base import Tracker
+from syncl_core.tracking.build import build_tracker
 from syncl_core.tracking.postprocess import read_tracks
 from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import Tracker, build_tracker
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def detector() -> Tracker:
         config,
         num_tracking_classes=10,
         model=dataclasses.replace(
-            config.model, reasoning=False, position_range=(-500.0, -500.0, -500.0, 500.0, 500.0, 500.0)
+            config.model, framework="none", position_range=(-500.0, -500.0, -500.0, 500.0, 500.0, 500.0)
         ),
     )
     return shake(build_tracker(config), 8)
@@ -92,7 +93,7 @@ def test_pixels_are_normalised_as_the_configuration_says():
         ({"image": ImageConfig(channel_order="gbr")}, "image.channel_order: expected bgr or rgb, got 'gbr'"),
         ({"image": ImageConfig(mean=(1.0, 2.0))}, "image.mean, image.std: expected three numbers"),
         ({"image": ImageConfig(std=(1.0, 0.0, 1.0))}, "image.mean, image.std: expected three numbers"),
-        ({"model": ModelConfig(reasoning=False, neutral_start=True)}, "model.neutral_start: only trackers"),
+        ({"model": ModelConfig(framework="none", neutral_start=True)}, "model.neutral_start: only trackers"),
         ({"track": TrackConfig(max_output=0)}, "track.max_output: must be positive"),
     ],
 )

@@ -62,7 +62,7 @@ def test_file_holds_every_layer_of_every_frame(tracker, tmp_path):
         objects = slice(model.num_queries)
         for name, expected in (("logits", head.logits), ("boxes", head.box)):
             np.testing.assert_allclose(heads[name][0, :, objects], expected[:, 0], rtol=0, atol=2e-5)
-        np.testing.assert_allclose(heads["features"][0, objects], head.features[0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(heads["features"][0, objects], head.features[-1][0], rtol=0, atol=1e-5)
         assert heads["query_valid"][0].tolist() == [True] * model.num_queries + [False] * tracker.config.track.slots
         assert heads["query_valid"][1].sum() == model.num_queries + (steps[0][0].track_id >= 0).sum()
 

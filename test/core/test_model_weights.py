@@ -9,7 +9,7 @@ from tiny_tracker import tiny_config
 
 from syncl_core.config import SynclConfig
 from syncl_core.models.neck import CPFPN
-from syncl_core.tracking.tracker import build_tracker
+from syncl_core.tracking.build import build_tracker
 
 
 def _mlp(prefix: str, **last: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

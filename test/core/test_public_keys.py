@@ -7,14 +7,15 @@ import torch
 from public_files import public_shapes
 
 from syncl_core.config import load_config
-from syncl_core.tracking.tracker import Tracker
+from syncl_core.tracking.base import Tracker
+from syncl_core.tracking.build import make_tracker
 
 ROOT = Path(__file__).parents[2]
 
 
 def _tracker(name: str) -> Tracker:
     with torch.device("meta"):  # shapes without numbers
-        return Tracker(load_config(ROOT / "config" / f"{name}.yaml"))
+        return make_tracker(load_config(ROOT / "config" / f"{name}.yaml"))
 
 
 def _shapes(tracker: Tracker) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from syncl_core.config import ImageConfig, SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.runtime.session import TrackerSession
 from syncl_core.tensors import Tracks
-from syncl_core.tracking.state import init_state
+from syncl_core.tracking.state import init_state as init_tracks
 from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
 
 SECOND = 1_000_000_000
@@ -22,6 +22,10 @@ IMAGE = RawImage(encoding="mono8", data=bytes(80 * 45), width=80, height=45)
 BOXES = torch.tensor(  # x y z, l w h, yaw, vx vy in the model frame
     [[10.0, 2, -1, 4.5, 1.9, 1.6, 0.3, 5, 1], [-3, 20, 0, 0.7, 0.6, 1.8, -2.9, 0, -1.5]], dtype=torch.float64
 )
+
+
+def init_state(batch, device):
+    return init_tracks(CONFIG, batch, device)
 
 
 def pose(t_ns, tilt=0.0):

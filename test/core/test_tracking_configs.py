@@ -8,8 +8,8 @@ from tiny_tracker import pose
 
 from syncl_core.config import load_config
 from syncl_core.tensors import Frame
+from syncl_core.tracking.build import build_tracker
 from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import build_tracker
 
 CONFIGS = Path(__file__).parents[2] / "config"
 

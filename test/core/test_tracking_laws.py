@@ -8,9 +8,9 @@ from tiny_tracker import CAMERAS, drive, make_frame, stack, tiny_config, tiny_tr
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from syncl_core.models import position
-from syncl_core.tensors import TrackState
+from syncl_core.tensors import TrackState, from_dict, to_dict
+from syncl_core.tracking.build import build_tracker
 from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import build_tracker
 
 
 def _track(tracker, frames, state=None):
@@ -68,8 +68,8 @@ def test_chunked_is_whole_and_a_snapshot_is_the_state(tmp_path):
     tracker, frames = tiny_tracker(34), drive(8)
     whole, outputs = _track(tracker, frames)
     state, _ = _track(tracker, frames[:5])
-    torch.save(state.to_dict(), tmp_path / "state.pt")
-    restored = TrackState(**torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.save(to_dict(state), tmp_path / "state.pt")
+    restored = from_dict(state, torch.load(tmp_path / "state.pt", weights_only=True))
     chunked, tail = _track(tracker, frames[5:], restored)
     _assert_equal(chunked, whole)
     for ours, theirs in zip(tail, outputs[5:], strict=True):
@@ -79,10 +79,10 @@ def test_chunked_is_whole_and_a_snapshot_is_the_state(tmp_path):
 def test_a_step_leaves_its_inputs_alone():
     tracker, frames = tiny_tracker(34), drive(3)
     state, _ = _track(tracker, frames[:2])
-    before = {name: value.clone() for name, value in state.to_dict().items()}
+    before = {name: value.clone() for name, value in to_dict(state).items()}
     images = frames[2].images.clone()
     first, _ = _track(tracker, frames[2:], state)
-    assert all(torch.equal(value, before[name]) for name, value in state.to_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in to_dict(state).items())
     assert torch.equal(frames[2].images, images)
     _assert_equal(_track(tracker, frames[2:], state)[0], first)
 
@@ -107,7 +107,7 @@ def test_camera_order_matters_to_an_unpermuted_embedding():
     order = [2, 0, 1]
     other = dataclasses.replace(frame, images=frame.images[:, order], image_from_model=frame.image_from_model[:, order])
     with torch.inference_mode():
-        a, b = (tracker._look(init_state(tracker.config), f).box for f in (frame, other))
+        a, b = (tracker.observe(init_state(tracker.config), f).refined.box for f in (frame, other))
     assert (a - b).abs().max() > 1e-3
 
 

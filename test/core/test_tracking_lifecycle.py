@@ -9,7 +9,7 @@ from tiny_tracker import make_frame, pose, tiny_config
 
 from syncl_core.models.box_code import code_yaw, encode_boxes
 from syncl_core.models.reasoning import Refined
-from syncl_core.tracking.lifecycle import COAST_SCORE, commit_forecast, update
+from syncl_core.tracking.lifecycle import COAST_SCORE, commit, commit_forecast, judge
 from syncl_core.tracking.postprocess import read_tracks
 from syncl_core.tracking.state import clear_free_rows, init_state, propagate
 
@@ -33,7 +33,8 @@ def _see(state, births=(), tracks=None, config=CONFIG, label=0, t=None):
         history=torch.rand(1, QUERIES + slots, CONFIG.model.history_length, DIM),
         history_valid=torch.ones(1, QUERIES + slots, CONFIG.model.history_length, dtype=torch.bool),
     )
-    state, seen = update(state, refined, config.track, config.num_tracking_classes)
+    decision = judge(state, refined, config.track, config.num_tracking_classes)
+    state, seen = commit(state, refined, decision)
     motion = torch.rand(1, slots, CONFIG.model.future_steps, 2)
     state = clear_free_rows(commit_forecast(state, motion, seen))
     return state, read_tracks(state, config)

@@ -7,8 +7,8 @@ import torch
 
 from syncl_core.config import ImageConfig, ModelConfig, RigConfig, SyncConfig, SynclConfig, TrackConfig
 from syncl_core.tensors import Frame
-from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import Tracker, build_tracker
+from syncl_core.tracking.base import Tracker
+from syncl_core.tracking.build import build_tracker
 
 CAMERAS = ("CAM_A", "CAM_B", "CAM_C")
 
@@ -38,7 +38,8 @@ def tiny_tracker(seed: int = 0, born: float = 0.2, **track) -> Tracker:
     """Random weights with which about the fraction `born` of the object queries passes the birth threshold."""
     tracker = shake(build_tracker(tiny_config(**track)), seed)
     with torch.no_grad():
-        best = tracker._look(init_state(tracker.config), make_frame(0)).logits[0, : tracker.config.model.num_queries]
+        logits = tracker.observe(tracker.init_state(), make_frame(0)).refined.logits
+        best = logits[0, : tracker.config.model.num_queries]
         shift = best.amax(dim=1).quantile(1 - born) - math.log(0.4 / 0.6)
         tracker.STReasoner.track_cls[-1].bias -= shift
     return tracker

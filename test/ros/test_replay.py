@@ -15,8 +15,7 @@ from syncl_core import offline
 from syncl_core.config import SynclConfig, load_config
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.runtime.session import TrackerSession
-from syncl_core.tracking.state import init_state
-from syncl_core.tracking.tracker import build_tracker
+from syncl_core.tracking.build import build_tracker
 from syncl_core.types import ObjectSet
 
 OUTPUT = ("/tracker/tracks", "/tracker/markers", "/diagnostics")
@@ -41,7 +40,8 @@ def replay(bag, config_file, folder, domain, *node_arguments) -> str:
 
 
 def track_offline(bag, config: SynclConfig) -> list[ObjectSet]:
-    session = TrackerSession(build_tracker(config).step, init_state, config)
+    tracker = build_tracker(config)
+    session = TrackerSession(tracker.step, tracker.init_state, config)
     return [session.process(frame_set).objects for frame_set in offline.bag_frame_sets(bag, config)]
 
 
