@@ -27,6 +27,10 @@ BOX_CONVENTION = (
     "cx, cy, log w, log l, cz, log h, sin a, cos a, vx, vy; metres, model frame, geometric centre; "
     "a = -heading - pi/2 (mmdetection3d before 1.0)"
 )
+_SAME_INPUT = (  # what weights silently depend on
+    *("classes", "rig.cameras", "image.channel_order", "image.mean", "image.std"),
+    *("model.depth_bins", "model.depth_start", "model.position_range", "model.pc_range"),
+)
 _INITIAL_ONLY = ("dropout", "class_prior", "neutral_start")  # model keys that do not change a trained network
 
 
@@ -70,6 +74,35 @@ def load_checkpoint(path: str | Path, config: SynclConfig | None = None, allow_l
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return tracker
+
+
+def start_from(path: str | Path, tracker: Tracker) -> list[str]:
+    """Give a network that is about to be trained what `path` holds for it: a checkpoint of ours or a public file.
+
+    A detector's weights start a tracker, a backbone's start anything. Returns lines that say what stays untrained and
+    what is not used. Raises InputError, one line that starts with the path, if nothing fits or shapes differ.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        pickled = path.suffix in PICKLES
+        content = _convert(path, tracker.config) if pickled else _read(path)
+        for key in _SAME_INPUT:
+            _check_equal(key, _dotted(content.config, key), _dotted(tracker.config, key))
+        expected, aliases = tracker.state_dict(), shared_names(tracker)
+        tensors = {name: value for name, value in content.tensors.items() if name in expected}
+        if not tensors:
+            raise InputError("holds nothing for this network")
+        check_tensors(tensors, expected)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    tracker.load_state_dict(tensors | {a: tensors[n] for a, n in aliases.items() if n in tensors}, strict=False)
+    parts = {
+        "untrained": {name.split(".")[0] for name in expected.keys() - tensors.keys() - aliases.keys()},
+        "not used": {name.split(".")[0] for name in content.tensors.keys() - tensors.keys()},
+    }
+    return [f"{path}: {what}: {', '.join(sorted(names))}" for what, names in parts.items() if names]
 
 
 def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int = 0, device: str = "cpu") -> Tracker:
@@ -132,15 +165,20 @@ def _read(path: Path) -> _Content:
 def _check_same_network(stored: SynclConfig, given: SynclConfig) -> None:
     """Everything the weights depend on must agree; how they are used (thresholds, timing) may differ."""
     for name in ("classes", "num_tracking_classes", "image", "rig.cameras", "model"):
-        ours, theirs = stored, given
-        for part in name.split("."):
-            ours, theirs = getattr(ours, part), getattr(theirs, part)
+        ours, theirs = _dotted(stored, name), _dotted(given, name)
         if dataclasses.is_dataclass(ours):
             for f in dataclasses.fields(ours):
                 if f.name not in _INITIAL_ONLY:
                     _check_equal(f"{name}.{f.name}", getattr(ours, f.name), getattr(theirs, f.name))
         else:
             _check_equal(name, ours, theirs)
+
+
+def _dotted(config: SynclConfig, key: str):
+    value = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _check_equal(key: str, stored: object, given: object) -> None:

@@ -4,6 +4,7 @@ Strict: every tensor is used, renamed or dropped by a rule of `public_sources`; 
 whatever the network needs and the file lacks must be whole parts that this kind of file does not hold.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from syncl_core.public_sources import PublicSource, recognise, rename
 from syncl_core.tracking.build import make_tracker
 from syncl_core.weights import Tensors, check_tensors, list_names, read_pickle, read_safetensors, shared_names
 
-CLASS_LAYERS = ("pts_bbox_head.cls_branches.0.6", "STReasoner.track_cls.6")
-BOX_LAYERS = ("pts_bbox_head.reg_branches.0.4", "STReasoner.track_reg.6")
+CLASS_LAYERS = r"pts_bbox_head\.cls_branches\.\d+\.6|STReasoner\.track_cls\.6"
+BOX_LAYERS = r"pts_bbox_head\.reg_branches\.\d+\.4|STReasoner\.track_reg\.6"
 _COUNTER = ".num_batches_tracked"  # of batch norm: some files lack it, inference does not read it
 
 
@@ -49,6 +50,7 @@ def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Convert
     """
     tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     source = recognise(tensors)
+    _check_ranges(tensors, config)
     mmdet3d = mmdet3d or source.mmdet3d
     with torch.device("meta"):  # names and shapes without numbers
         network = make_tracker(config)
@@ -59,12 +61,26 @@ def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Convert
     check_tensors(converted, expected)
     aliases = shared_names(network)
     converted = _add_counters(_merge_copies(converted, aliases), expected)
+    if not source.classes:
+        converted = _add_offsets(converted, expected)
     lacking = _find_lacking(converted, expected.keys() - aliases.keys(), source)
     if source.classes:
         _reorder(converted, CLASS_LAYERS, _class_order(source.classes, config.classes))
+    if source.center_first:
+        _reorder(converted, BOX_LAYERS, _BOX_ROWS_FROM_CENTER_FIRST)
     if source.classes and mmdet3d == "1.0":
+        if not source.other_boxes:
+            raise InputError(f"a {source.name} checkpoint, whose boxes are those of mmdetection3d 0.17; leave 1.0 out")
         _reorder(converted, BOX_LAYERS, *_BOX_ROWS_FROM_1_0)
     return Converted(tensors=converted, source=source, mmdet3d=mmdet3d, dropped=dropped, lacking=lacking)
+
+
+def _check_ranges(tensors: Tensors, config: SynclConfig) -> None:
+    """Files that tell the ranges in which they were trained must agree with the configuration."""
+    for key in ("pc_range", "position_range"):
+        theirs, ours = tensors.get(f"pts_bbox_head.{key}"), getattr(config.model, key)
+        if theirs is not None and not torch.allclose(theirs.double().flatten(), torch.tensor(ours).double()):
+            raise InputError(f"model.{key}: the checkpoint has {theirs.flatten().tolist()}, the configuration {ours}")
 
 
 def _rename_all(tensors: Tensors, source: PublicSource, expected: Tensors) -> tuple[Tensors, tuple[str, ...]]:
@@ -91,6 +107,14 @@ def _add_counters(tensors: Tensors, expected: Tensors) -> Tensors:
     """Frozen batch norms have none."""
     counters = [name for name in expected if name.endswith(_COUNTER) and _part(name) in _parts(tensors)]
     return {name: torch.zeros((), dtype=torch.int64) for name in counters} | tensors
+
+
+def _add_offsets(tensors: Tensors, expected: Tensors) -> Tensors:
+    """A plain backbone starts a deformable one: its convolutions look straight ahead until they have learned."""
+    if any(".conv_offset." in name for name in tensors):
+        return tensors
+    missing = [name for name in expected if ".conv_offset." in name and _part(name) in _parts(tensors)]
+    return {name: torch.zeros(expected[name].shape) for name in missing} | tensors
 
 
 def _merge_copies(tensors: Tensors, aliases: dict[str, str]) -> Tensors:
@@ -128,10 +152,12 @@ def _class_order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> list[int]:
 # Row i of ours is row index[i] of theirs, times sign[i]. With the heading y, theirs are log l, log w, sin y, cos y;
 # ours are log w, log l, sin a, cos a with a = -y - pi/2, so sin a = -cos y and cos a = -sin y.
 _BOX_ROWS_FROM_1_0 = ([0, 1, 3, 2, 4, 5, 7, 6, 8, 9], [1, 1, 1, 1, 1, 1, -1, -1, 1, 1])
+# Theirs begin with cx, cy, cz.
+_BOX_ROWS_FROM_CENTER_FIRST = [0, 1, 3, 4, 2, 5, 6, 7, 8, 9]
 
 
-def _reorder(tensors: Tensors, layers: tuple[str, ...], index: list[int], sign: list[int] | None = None) -> None:
-    for name in [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]:
-        if name in tensors:
-            value = tensors[name][index]
+def _reorder(tensors: Tensors, layers: str, index: list[int], sign: list[int] | None = None) -> None:
+    for name, value in tensors.items():
+        if re.fullmatch(rf"(?:{layers})\.(?:weight|bias)", name):
+            value = value[index]
             tensors[name] = value if sign is None else value * torch.tensor(sign).view(-1, *[1] * (value.ndim - 1))

@@ -24,8 +24,10 @@ _MMCV_RENAMES: Renames = (  # mmcv applies these when it loads files older than 
     (r"\.multihead_attn\.(?:attn\.)?", ".attentions.1.attn."),
     (r"\.decoder\.norm\.", ".decoder.post_norm."),
 )
+_OFFSETS = (r"\.conv2_offset\.", ".conv2.conv_offset.")  # of deformable convolutions, as older mmcv wrote them
 _STAGE_TWO = ("STReasoner", "query_feat_embedding")  # what PF-Track's second stage trains from nothing
-_NOT_BACKBONE = ("img_neck", "pts_bbox_head", "reference_points", "query_embedding", *_STAGE_TWO)
+_MUTR3D_PARTS = ("bbox_size_fc", "query_interact", "memory_bank")
+_NOT_BACKBONE = ("img_neck", "pts_bbox_head", "reference_points", "query_embedding", *_STAGE_TWO, *_MUTR3D_PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,39 @@ class PublicSource:
     may_lack: tuple[str, ...] = ()  # parts (first component of a name) that such a file need not hold
     classes: tuple[str, ...] = ()  # rows of the class layers; empty: it has none
     mmdet3d: str = "0.17"  # box convention: "0.17" is ours; "1.0" counts angles from the x axis and puts length first
+    center_first: bool = False  # its box code begins with cx, cy, cz; in ours the height of the centre is fifth
+    other_boxes: bool = True  # one layer gives the whole box code, so that a file may be in the other convention
 
 
+PETRV2 = PublicSource(
+    name="PETRv2",
+    licence="no licence stated for the weights (code: Apache-2.0); nuScenes is for non-commercial use",
+    marker=r"pts_bbox_head\.fpe\.",
+    renames=((r"^pts_bbox_head\.(reference_points|query_embedding)\.", r"\1."), *_MMCV_RENAMES),
+    drops=(r"pts_bbox_head\.code_weights$",),
+    may_lack=_STAGE_TWO,
+    classes=_PETR_CLASSES,
+    other_boxes=False,
+)
+STREAM_PETR = PublicSource(
+    name="StreamPETR",
+    licence="no licence stated for the weights (code: Apache-2.0); nuScenes is for non-commercial use",
+    marker=r"pts_bbox_head\.pseudo_reference_points\.weight$",
+    renames=_MMCV_RENAMES,
+    drops=(r"pts_bbox_head\.(code_weights|match_costs|pc_range|position_range|coords_d)$", r"img_roi_head\."),
+    classes=_PETR_CLASSES,
+    mmdet3d="1.0",
+    center_first=True,
+)
+MUTR3D = PublicSource(
+    name="MUTR3D",
+    licence="no licence stated for the weights (code: MIT); nuScenes is for non-commercial use",
+    marker=r"query_interact\.",
+    renames=(_OFFSETS,),
+    drops=(r"criterion\.code_weights$", r"radar_encoder\."),  # there is one, and it is never asked
+    classes=DETECTION_CLASSES[:7],
+    other_boxes=False,
+)
 PETR = PublicSource(
     name="PETR",
     licence="no licence stated for the weights (code: Apache-2.0); nuScenes is for non-commercial use",
@@ -68,6 +101,14 @@ DD3D = PublicSource(
     drops=(r"backbone\.(fpn_|top_block\.)", r"fcos[23]d_head\.", r"pixel_(mean|std)$"),
     may_lack=_NOT_BACKBONE,
 )
+FCOS3D = PublicSource(
+    name="FCOS3D backbone",
+    licence="code: Apache-2.0 (mmdetection3d); no licence stated for the weights; nuScenes is for non-commercial use",
+    marker=r"backbone\.conv1\.weight$",
+    renames=(_OFFSETS, (r"^backbone\.", f"{BACKBONE}.")),
+    drops=(r"neck\.", r"bbox_head\."),
+    may_lack=_NOT_BACKBONE,
+)
 REMAPPED_BACKBONE = PublicSource(
     name="backbone",
     licence="not stated in the file; nuScenes is for non-commercial use",
@@ -83,7 +124,7 @@ RESNET = PublicSource(
     may_lack=_NOT_BACKBONE,
 )
 # In this order: the marker of a later one may also occur in the files of an earlier one.
-SOURCES = (PETR, PF_TRACK, DD3D, REMAPPED_BACKBONE, RESNET)
+SOURCES = (MUTR3D, STREAM_PETR, PETRV2, PETR, PF_TRACK, DD3D, FCOS3D, REMAPPED_BACKBONE, RESNET)
 
 
 def recognise(names: Iterable[str]) -> PublicSource:

@@ -52,6 +52,26 @@ class TrackState:
 
 @device_value
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastFrame:
+    """What a two-frame detector keeps of a frame: its P image tokens, and what places them in space and time."""
+
+    tokens: torch.Tensor  # [B, P, D] without position
+    image_from_model: torch.Tensor  # [B, N, 4, 4] float64; the identity for a missing camera
+    camera_valid: torch.Tensor  # [B, N] bool
+    global_from_model: torch.Tensor  # [B, 4, 4] float64 at t_ns
+    t_ns: torch.Tensor  # [B] int64; -1 = there was no frame yet
+
+
+@device_value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoFrameState(TrackState):
+    """The memory of a tracker whose detector looks at two frames."""
+
+    past: PastFrame
+
+
+@device_value
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
     """The tracker's output of one frame, in the model frame of that frame. Rows where `valid` is False mean nothing."""
 

@@ -33,7 +33,11 @@ _PARTS = (  # (sub-module of the tracker, "" = itself; method; stage)
     ("pts_bbox_head", "embed_position", "position"),
     ("", "object_queries", "decoder"),
     ("", "embed_reference", "decoder"),
+    ("", "queries", "decoder"),
     ("", "decode", "decoder"),
+    ("memory_bank", "forward", "reasoning"),
+    ("memory_bank", "remember", "reasoning"),
+    ("query_interact", "forward", "reasoning"),
     ("STReasoner", "recall", "reasoning"),
     ("STReasoner", "forecast", "reasoning"),
 )
@@ -76,8 +80,8 @@ def timed_parts(tracker: nn.Module, watch: Stopwatch) -> Iterator[None]:
     """While this is open, the parts of `tracker` switch `watch` to their stage and back. Results do not change."""
     with contextlib.ExitStack() as stack:
         for path, name, stage in _PARTS:
-            owner = getattr(tracker, path) if path else tracker
-            if owner is None:  # a detector without memory has no reasoning
+            owner = getattr(tracker, path, None) if path else tracker
+            if not hasattr(owner, name):  # trackers differ in their parts
                 continue
             setattr(owner, name, _timed(getattr(owner, name), stage, watch))
             stack.callback(delattr, owner, name)  # the class's method appears again

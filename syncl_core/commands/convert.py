@@ -6,6 +6,7 @@ from pathlib import Path
 EXAMPLES = """examples:
   syncl convert f3_q5_800x320.pth -c config/petr_vov_320x800.yaml -o petr_vov_320x800.safetensors
   syncl convert petr.pth -c config/petr_vov_320x800_900queries.yaml -o petr.safetensors
+  syncl convert petrv2.pth -c config/petrv2_vov_320x800_detector.yaml -o petrv2.safetensors
   syncl convert fcos3d_vovnet.pth -c config/petr_vov_320x800.yaml -o start.safetensors    a start for training
 
 Reads PF-Track (one, three and five frames), PETR, and as a start for training V2-99 of DD3D or FCOS3D and ResNet of

@@ -9,6 +9,9 @@ from torch import nn
 
 from syncl_core.models.attention import KeysValues, MultiHeadAttention
 
+Context = tuple[torch.Tensor, torch.Tensor]
+"""Features and positions, each [B, E, D], of rows that queries attend to but that do not change themselves."""
+
 
 class Decoder(nn.Module):
     """Every layer's output passes one shared norm on its way out; the next layer gets it without."""
@@ -32,11 +35,14 @@ class Decoder(nn.Module):
         memory_valid: torch.Tensor | None = None,  # [B, P] bool
         all_layers: bool = False,
         num_parallel: int = 0,  # rows at the end that skip self-attention and that nobody attends to (SynCL, sec. 3.3)
+        context: Context | None = None,  # self-attention also looks at these (StreamPETR, hybrid attention)
     ) -> torch.Tensor:
         """[L, B, M, D] for all layers, [1, B, M, D] for the last one only."""
+        if context is not None and valid is not None:
+            valid = nn.functional.pad(valid, (0, context[0].shape[1]), value=True)
         outputs = []
         for layer, keys_values in zip(self.layers, memory, strict=True):
-            x = layer(x, position, keys_values, valid, memory_valid, num_parallel)
+            x = layer(x, position, keys_values, valid, memory_valid, num_parallel, context)
             outputs.append(x)
         return self.post_norm(torch.stack(outputs if all_layers else outputs[-1:]))
 
@@ -60,12 +66,16 @@ class DecoderLayer(nn.Module):
         valid: torch.Tensor | None,
         memory_valid: torch.Tensor | None,
         num_parallel: int = 0,
+        context: Context | None = None,
     ) -> torch.Tensor:
         self_attention, cross_attention = (attention["attn"] for attention in self.attentions)
         located = x + position
         serial, parallel = x.shape[1] - num_parallel, x[:, x.shape[1] - num_parallel :]
         x, located = x[:, :serial], located[:, :serial]
-        x = self.norms[0](x + self.dropout(self_attention(located, self_attention.project(located, x), valid)))
+        keys, values = located, x
+        if context is not None:
+            keys, values = torch.cat([located, context[0] + context[1]], dim=1), torch.cat([x, context[0]], dim=1)
+        x = self.norms[0](x + self.dropout(self_attention(located, self_attention.project(keys, values), valid)))
         x = torch.cat([x, parallel], dim=1) if num_parallel else x
         x = self.norms[1](x + self.dropout(cross_attention(x + position, memory, memory_valid)))
         return self.norms[2](x + self.ffns[0](x))

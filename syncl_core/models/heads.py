@@ -69,18 +69,19 @@ class PETRHead(nn.Module):
 
     def encode(self, features: torch.Tensor, memory_position: torch.Tensor, camera_valid: torch.Tensor) -> Memory:
         """Features [B*N, D, h, w], their positions [B, P, D] and camera_valid [B, N] -> Memory."""
-        batch, cameras = camera_valid.shape
-        tokens = self.input_proj(features).flatten(2).transpose(1, 2).reshape(batch, -1, features.shape[1])
-        # Attention needs something to look at: without any image that is all the black ones.
-        visible = camera_valid | ~camera_valid.any(dim=1, keepdim=True)
-        valid = visible.repeat_interleave(tokens.shape[1] // cameras, dim=1)
-        return Memory(tokens=tokens, position=memory_position, valid=valid)
+        tokens = self.project_tokens(features, camera_valid.shape[0])
+        return Memory(tokens=tokens, position=memory_position, valid=token_valid(camera_valid, tokens.shape[1]))
+
+    def project_tokens(self, features: torch.Tensor, batch: int) -> torch.Tensor:
+        """Features [B*N, D, h, w] -> tokens [B, P, D]."""
+        return self.input_proj(features).flatten(2).transpose(1, 2).reshape(batch, -1, features.shape[1])
 
     def embed_position(
         self,
         image_from_model: torch.Tensor,  # [B, N, 4, 4] float64
         feature_size: tuple[int, int],
         image_size: tuple[int, int],
+        gate: torch.Tensor | None = None,  # [B, N, D, h, w] factors of what the rays say (PETRv2)
     ) -> torch.Tensor:
         """Position embedding [B, P, D] of the tokens. It changes only with its arguments, so a caller may keep it."""
         batch, cameras = image_from_model.shape[:2]
@@ -88,7 +89,8 @@ class PETRHead(nn.Module):
         rays = position.ray_encoding(points, self.position_range).flatten(0, 1).permute(0, 3, 1, 2)
         num_features = self.adapt_pos3d[0].in_channels // 3
         sines = position.token_sine(cameras, *feature_size, num_features, rays.device).permute(0, 3, 1, 2)
-        embedding = self.position_encoder(rays).unflatten(0, (batch, cameras)) + self.adapt_pos3d(sines)
+        where = self.position_encoder(rays).unflatten(0, (batch, cameras))
+        embedding = (where if gate is None else where * gate) + self.adapt_pos3d(sines)
         return embedding.flatten(3).transpose(2, 3).flatten(1, 2)
 
     def forward(self, memory: Memory, queries: Queries, all_layers: bool = False, parallel: bool = False) -> HeadOutput:
@@ -110,13 +112,27 @@ class PETRHead(nn.Module):
             all_layers=all_layers,
             num_parallel=queries.content.shape[1] if parallel else 0,
         )
-        reference, code = resolve_center(self.reg_branches[0](features), reference)
+        reference, code = resolve_center(self.regress(features), reference)
         return HeadOutput(
-            logits=self.cls_branches[0](features).float(),
+            logits=self.classify(features).float(),
             box=with_center(code, denormalize(reference, self.pc_range)),
             features=features,
             reference=reference[-1],
         )
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits [L, B, M, C] of the last L layers' features [L, B, M, D]."""
+        return self.cls_branches[0](features)
+
+    def regress(self, features: torch.Tensor) -> torch.Tensor:
+        """Raw box codes [L, B, M, 10] of the last L layers' features [L, B, M, D]."""
+        return self.reg_branches[0](features)
+
+
+def token_valid(camera_valid: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """[B, P]: the tokens of cameras [B, N] that are there. Attention needs something to look at: without any, all."""
+    visible = camera_valid | ~camera_valid.any(dim=1, keepdim=True)
+    return visible.repeat_interleave(num_tokens // camera_valid.shape[1], dim=1)
 
 
 def class_branch(dim: int, num_classes: int, prior: float) -> nn.Sequential:

@@ -22,12 +22,13 @@ def ray_points(
     feature_size: tuple[int, int],
     image_size: tuple[int, int],
     depths: torch.Tensor,  # [Z] metres
+    offset: float = 0.0,  # which pixel of its cell a token looks through: 0 = the upper left one, 0.5 = the centre
 ) -> torch.Tensor:
-    """Points [B, N, h, w, Z, 3], metres, model frame, float32, on the ray through every token's upper left pixel."""
+    """Points [B, N, h, w, Z, 3], metres, model frame, float32, on the ray through one pixel of every token."""
     (rows, cols), (height, width) = feature_size, image_size
     device = image_from_model.device
-    v = torch.arange(rows, dtype=torch.float64, device=device) * (height / rows)
-    u = torch.arange(cols, dtype=torch.float64, device=device) * (width / cols)
+    v = (torch.arange(rows, dtype=torch.float64, device=device) + offset) * (height / rows)
+    u = (torch.arange(cols, dtype=torch.float64, device=device) + offset) * (width / cols)
     v, u = torch.meshgrid(v, u, indexing="ij")
     pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1)  # [h, w, 3]
     # inv() checks its input on the host, inv_ex() does not wait for the device.
@@ -36,6 +37,16 @@ def ray_points(
     directions = torch.einsum("bnij,hwj->bnhwi", model_from_image[..., :3, :3], pixels).float()
     origins = model_from_image[..., :3, 3].float()
     return origins[:, :, None, None, None] + depths[:, None] * directions[..., None, :]
+
+
+def relative_transform(global_from_new: torch.Tensor, global_from_old: torch.Tensor) -> torch.Tensor:
+    """new_from_old [B, 4, 4] float64 of rigid transforms; subtracting positions first keeps large coordinates exact."""
+    new_from_global = global_from_new[:, :3, :3].transpose(1, 2)
+    result = torch.zeros_like(global_from_new)
+    result[:, :3, :3] = new_from_global @ global_from_old[:, :3, :3]
+    result[:, :3, 3:] = new_from_global @ (global_from_old[:, :3, 3:] - global_from_new[:, :3, 3:])
+    result[:, 3, 3] = 1.0
+    return result
 
 
 def ray_encoding(points: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
@@ -83,3 +94,18 @@ def token_sine(num_cameras: int, rows: int, cols: int, num_features: int, device
 def time_sine(num_steps: int, num_features: int, device: torch.device) -> torch.Tensor:
     """[num_steps, num_features] of num_steps times evenly spaced over one period, first and last included."""
     return sine_interleaved(torch.linspace(0, 1, num_steps, device=device) * (2 * math.pi), num_features)
+
+
+def octave_sine(x: torch.Tensor, num_octaves: int) -> torch.Tensor:
+    """[..., 2 * num_octaves * C] of x [..., C]: sin(x), cos(x), sin(2x), cos(2x), sin(4x), ... (NeRF, eq. 4, no pi)."""
+    return torch.cat([wave(x * 2.0**k) for k in range(num_octaves) for wave in (torch.sin, torch.cos)], dim=-1)
+
+
+def focal_lengths(image_from_model: torch.Tensor) -> torch.Tensor:
+    """Focal lengths [..., 2] (x, y), pixels, of projections [..., 4, 4], whose rows are K [R t] without skew.
+
+    With the rows m1, m2, m3 of the left 3x3 block, f_x = |m1 x m3| / |m3|^2 and f_y = |m2 x m3| / |m3|^2.
+    """
+    rows, depth = image_from_model[..., :2, :3], image_from_model[..., 2:3, :3]
+    crossed = torch.linalg.cross(rows, depth.expand_as(rows))
+    return crossed.norm(dim=-1) / depth.square().sum(dim=-1)

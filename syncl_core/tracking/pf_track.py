@@ -1,5 +1,6 @@
 """PF-Track: a detector whose found objects come back as queries in the next frame (Pang et al. 2023)."""
 
+import dataclasses
 import math
 
 import torch
@@ -8,8 +9,9 @@ from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import encode_boxes, normalize
 from syncl_core.models.detector import Detector
 from syncl_core.models.heads import HeadOutput, Queries
+from syncl_core.models.petrv2 import BoxBranch, TwoFrameMemory
 from syncl_core.models.reasoning import Refined, SpatioTemporalReasoner, unrefined
-from syncl_core.tensors import Frame, Tracks, TrackState
+from syncl_core.tensors import Frame, Tracks, TrackState, TwoFrameState
 from syncl_core.tracking import lifecycle
 from syncl_core.tracking.base import Decision, Observation, Tracker
 from syncl_core.tracking.postprocess import read_tracks
@@ -17,7 +19,7 @@ from syncl_core.tracking.state import clear_free_rows, free_all_rows, init_state
 
 
 class PFTrack(Detector, Tracker):
-    """Without a framework this is a detector: no frame knows of an earlier one, and no identity comes twice."""
+    """Without a framework this is a detector: no identity comes twice, and only PETRv2 knows of an earlier frame."""
 
     def __init__(self, config: SynclConfig):
         super().__init__(config)
@@ -32,7 +34,10 @@ class PFTrack(Detector, Tracker):
         state = propagate(state if self.STReasoner else free_all_rows(state), frame, self.config.track)
         queries = self._queries(state) if self.STReasoner else self.object_queries(state.track_id.shape[0])
         num_rows = queries.valid.shape[1]
-        head = self.decode(self.encode(frame), queries, all_layers, parallel)
+        memory = self.encode(frame, state.past if isinstance(state, TwoFrameState) else None)
+        if isinstance(memory, TwoFrameMemory):
+            state = dataclasses.replace(state, past=memory.kept)
+        head = self.decode(memory, queries, all_layers, parallel)
         serial = head.rows(0, num_rows) if parallel else head
         return Observation(
             state=state,
@@ -83,6 +88,11 @@ class PFTrack(Detector, Tracker):
         )
 
 
+def _last_layers(branch: torch.nn.Module) -> list[torch.nn.Linear]:
+    """The layers that give the box code, in its order."""
+    return [head[-1] for head in branch.task_heads] if isinstance(branch, BoxBranch) else [branch[-1]]
+
+
 @torch.no_grad()
 def start_neutral(tracker: PFTrack) -> None:
     """Make an untrained tracker fit to look at: otherwise boxes drift into a corner and all queries agree.
@@ -91,9 +101,11 @@ def start_neutral(tracker: PFTrack) -> None:
     start diverse. Images weigh little, or their brightness would decide between no tracks and tracks everywhere.
     """
     car = encode_boxes(torch.zeros(3), torch.tensor([4.6, 1.9, 1.7]), torch.tensor(math.pi / 2), torch.zeros(2))
-    for branch in (tracker.pts_bbox_head.reg_branches[0], tracker.STReasoner.track_reg):
-        torch.nn.init.zeros_(branch[-1].weight)
-        branch[-1].bias.copy_(car)
+    for branch in (*tracker.pts_bbox_head.reg_branches, tracker.STReasoner.track_reg):
+        layers = _last_layers(branch)
+        for layer, part in zip(layers, car.split([layer.out_features for layer in layers]), strict=True):
+            torch.nn.init.zeros_(layer.weight)
+            layer.bias.copy_(part)
     torch.nn.init.zeros_(tracker.STReasoner.future_reg[-1].weight)
     torch.nn.init.zeros_(tracker.STReasoner.future_reg[-1].bias)
     torch.nn.init.uniform_(tracker.query_feat_embedding.weight, -1.0, 1.0)

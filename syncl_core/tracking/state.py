@@ -10,7 +10,9 @@ import torch
 
 from syncl_core.config import SynclConfig, TrackConfig
 from syncl_core.models.box_code import CODE_SIZE, code_center, code_velocity, with_center
-from syncl_core.tensors import Frame, TrackState
+from syncl_core.models.petrv2 import empty_past
+from syncl_core.models.position import relative_transform
+from syncl_core.tensors import Frame, TrackState, TwoFrameState
 
 ROW_FIELDS = (
     *("query", "reference", "box", "score", "label", "track_id"),
@@ -29,7 +31,7 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
     def integers(*shape: int) -> torch.Tensor:
         return zeros(*shape, dtype=torch.int64)
 
-    return TrackState(
+    state = TrackState(
         query=zeros(*rows, model.embed_dim),
         reference=zeros(*rows, 3),
         box=zeros(*rows, CODE_SIZE),
@@ -47,6 +49,10 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
         global_from_model=torch.eye(4, dtype=torch.float64, device=device).repeat(batch, 1, 1),
         t_ns=integers(batch) - 1,
     )
+    if model.detector != "petrv2":
+        return state
+    values = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+    return TwoFrameState(**values, past=empty_past(config, batch, device))
 
 
 def select_rows(state: TrackState, index: torch.Tensor) -> TrackState:
@@ -78,7 +84,7 @@ def propagate(state: TrackState, frame: Frame, config: TrackConfig) -> TrackStat
     started = (state.t_ns >= 0)[:, None, None]
     new_from_old = torch.where(
         started,
-        _relative_transform(frame.global_from_model, state.global_from_model),
+        relative_transform(frame.global_from_model, state.global_from_model),
         torch.eye(4, dtype=torch.float64, device=state.t_ns.device),
     )
     state = _to_new_frame(state, new_from_old)
@@ -116,16 +122,6 @@ def _advance_by_time(state: TrackState, t_ns: torch.Tensor, step_seconds: float)
         motion=path.diff(dim=2)[..., :2],
         future=path[:, :, 1:],
     )
-
-
-def _relative_transform(global_from_new: torch.Tensor, global_from_old: torch.Tensor) -> torch.Tensor:
-    """new_from_old [B, 4, 4] float64 of rigid transforms; subtracting positions first keeps large coordinates exact."""
-    new_from_global = global_from_new[:, :3, :3].transpose(1, 2)
-    result = torch.zeros_like(global_from_new)
-    result[:, :3, :3] = new_from_global @ global_from_old[:, :3, :3]
-    result[:, :3, 3:] = new_from_global @ (global_from_old[:, :3, 3:] - global_from_new[:, :3, 3:])
-    result[:, 3, 3] = 1.0
-    return result
 
 
 def _to_new_frame(state: TrackState, new_from_old: torch.Tensor) -> TrackState:

@@ -219,12 +219,13 @@ class SlowPFTrack:
         content = torch.stack([row["query"] for row in rows])
         pos = self.embed(torch.stack([row["start"] for row in rows]))
         features = self.decoder("pts_bbox_head.transformer", model.num_layers, content, pos, tokens, positions)
-        last = model.num_layers - 1
-        raw = self.mlp(f"pts_bbox_head.reg_branches.{last}", features, (0, 2, 4))
-        for row, feature, code in zip(rows, features, raw, strict=True):
+        for row, feature, code in zip(rows, features, self.raw_boxes(features), strict=True):
             row["feature"] = feature
             row["head_box"], row["centre"] = self.box(code, row["start"])
         return rows
+
+    def raw_boxes(self, features: torch.Tensor) -> torch.Tensor:
+        return self.mlp(f"pts_bbox_head.reg_branches.{self.config.model.num_layers - 1}", features, (0, 2, 4))
 
     def reason(self, rows: list[dict]) -> None:
         model, track = self.config.model, self.config.track

@@ -7,12 +7,14 @@ _WIDTHS = (32, 64, 128, 256)  # at strides 4, 8, 16, 32
 
 
 class SmallBackbone(nn.Module):
-    """[B*N, 3, H, W] -> ([B*N, 128, H/16, W/16], [B*N, 256, H/32, W/32]), rounded up."""
+    """[B*N, 3, H, W] -> ([B*N, 128, H/16, W/16], [B*N, 256, H/32, W/32]), rounded up.
 
-    out_channels = _WIDTHS[2:]
+    With `num_maps` 3 the map [B*N, 64, H/8, W/8] comes first.
+    """
 
-    def __init__(self):
+    def __init__(self, num_maps: int = 2):
         super().__init__()
+        self.out_channels = _WIDTHS[-num_maps:]
         self.stem = nn.Sequential(_conv(3, 24, stride=2), nn.ReLU(inplace=True))
         channels = (24, *_WIDTHS)
         self.stages = nn.ModuleList(
@@ -20,13 +22,13 @@ class SmallBackbone(nn.Module):
             for i in range(len(_WIDTHS))
         )
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = self.stem(images)
         maps = []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return maps[2], maps[3]
+        return tuple(maps[-len(self.out_channels) :])
 
 
 class _ResidualBlock(nn.Module):

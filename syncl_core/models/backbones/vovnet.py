@@ -14,12 +14,14 @@ _LAYERS_PER_BLOCK = 5
 
 
 class VoVNet99(nn.Module):
-    """[B*N, 3, H, W] -> ([B*N, 768, H/16, W/16], [B*N, 1024, H/32, W/32]), rounded up. 69.5 million parameters."""
+    """[B*N, 3, H, W] -> ([B*N, 768, H/16, W/16], [B*N, 1024, H/32, W/32]), rounded up. 69.5 million parameters.
 
-    out_channels = (768, 1024)
+    With `num_maps` 3 the map [B*N, 512, H/8, W/8] comes first.
+    """
 
-    def __init__(self):
+    def __init__(self, num_maps: int = 2):
         super().__init__()
+        self.out_channels = tuple(width for _, _, width in _STAGES[-num_maps:])
         self.stem = nn.Sequential()
         in_channels = 3
         for i, (width, stride) in enumerate(zip(_STEM_WIDTHS, (2, 1, 2), strict=True), start=1):
@@ -32,11 +34,13 @@ class VoVNet99(nn.Module):
                 in_channels = width
             self.add_module(f"stage{stage}", sequence)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = self.stage2(self.stem(images))
-        x = self.stage3(_halve(x))
-        fine = self.stage4(_halve(x))
-        return fine, self.stage5(_halve(fine))
+        maps = []
+        for stage in (self.stage3, self.stage4, self.stage5):
+            x = stage(_halve(x))
+            maps.append(x)
+        return tuple(maps[-len(self.out_channels) :])
 
 
 class OSABlock(nn.Module):

@@ -1,0 +1,74 @@
+"""DETR3D as one network: images -> pyramid; pyramid and queries -> classes and boxes. Remembers no earlier frame."""
+
+import torch
+from torch import nn
+
+from syncl_core.config import SynclConfig
+from syncl_core.models.backbones.build import build_backbone
+from syncl_core.models.detector import ImageNormalizer
+from syncl_core.models.detr3d_head import DETR3DHead, SizedQueries
+from syncl_core.models.detr3d_sampling import Pyramid
+from syncl_core.models.fpn import FPN
+from syncl_core.models.heads import HeadOutput
+from syncl_core.tensors import Frame
+
+_BACKBONE_MAPS = 3  # at strides 8, 16 and 32
+
+
+class DETR3D(ImageNormalizer):
+    """Parameter names are those of the public MUTR3D checkpoints."""
+
+    def __init__(self, config: SynclConfig):
+        super().__init__(config)
+        model, dim = config.model, config.model.embed_dim
+        self.pad_multiple = model.detr3d.pad_multiple
+        self.img_backbone = build_backbone(model.backbone, _BACKBONE_MAPS)
+        self.img_neck = FPN(self.img_backbone.out_channels, dim, model.detr3d.num_levels)
+        self.pts_bbox_head = DETR3DHead(model, len(config.classes), len(config.rig.cameras))
+        self.reference_points = nn.Linear(dim, 3)
+        self.bbox_size_fc = nn.Linear(dim, 3)
+        self.query_embedding = nn.Embedding(model.num_queries, 2 * dim)  # position, then content
+
+    def encode(self, frame: Frame) -> Pyramid:
+        """Feature maps of a frame with their positions added, and its cameras."""
+        images = pad_images(self.normalize_images(frame), self.pad_multiple)
+        maps = self.img_neck(self.img_backbone(images.contiguous(memory_format=torch.channels_last)))
+        levels = (
+            x.unflatten(0, frame.camera_valid.shape) + self.pts_bbox_head.embed_position(i, x.shape[-2:])
+            for i, x in enumerate(maps)
+        )
+        return Pyramid(
+            levels=tuple(levels),
+            image_from_model=frame.image_from_model,
+            camera_valid=frame.camera_valid,
+            image_size=tuple(images.shape[-2:]),
+        )
+
+    def object_queries(self, batch: int) -> SizedQueries:
+        """The learned queries that look for new objects, the same in every frame."""
+        rows = torch.arange(self.query_embedding.num_embeddings, device=self.query_embedding.weight.device)
+        query = self.query_embedding(rows).expand(batch, -1, -1)
+        position, content = query.chunk(2, dim=-1)
+        return SizedQueries(
+            content=content,
+            position=position,
+            reference=_exact(self.reference_points, position).sigmoid(),
+            log_size=_exact(self.bbox_size_fc, position),
+            valid=torch.ones(query.shape[:2], dtype=torch.bool, device=query.device),
+        )
+
+    def decode(
+        self, memory: Pyramid, queries: SizedQueries, all_layers: bool = False, parallel: bool = False
+    ) -> HeadOutput:
+        return self.pts_bbox_head(memory, queries, all_layers, parallel)
+
+
+def _exact(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """A layer's float32 result also under autocast, which leaves float64 alone: rounded, a place is 0.1 m off."""
+    return nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double()).float()
+
+
+def pad_images(images: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Normalised images [B, C, H, W] with zeros at the right and the bottom, up to multiples of `multiple`."""
+    height, width = images.shape[-2:]
+    return nn.functional.pad(images, (0, -width % multiple, 0, -height % multiple))

@@ -1,0 +1,87 @@
+"""DETR3D's cross-attention (Wang et al. 2021, sec. 3.3): a query reads the maps where its reference point is seen."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from syncl_core.models.box_code import denormalize, inverse_sigmoid
+
+_NEAREST = 1e-5
+"""Depth in metres from which on a camera can see a point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pyramid:
+    """What the queries look at: feature maps of every camera, from fine to coarse, and where the cameras are."""
+
+    levels: tuple[torch.Tensor, ...]  # L maps [B, N, D, h, w]
+    image_from_model: torch.Tensor  # [B, N, 4, 4] float64, as in `tensors.Frame`
+    camera_valid: torch.Tensor  # [B, N] bool
+    image_size: tuple[int, int]  # height and width, pixels, of the padded image that the maps cover
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """All cells [B, P, D], level by level."""
+        return torch.cat([level.flatten(3).transpose(2, 3).flatten(1, 2) for level in self.levels], dim=1)
+
+
+class FeatureSampling(nn.Module):
+    """One weight per camera and level, no softmax; what no camera sees adds nothing but its position."""
+
+    def __init__(self, dim: int, num_cameras: int, num_levels: int, pc_range: tuple[float, ...], dropout: float):
+        super().__init__()
+        self.attention_weights = nn.Linear(dim, num_cameras * num_levels)
+        self.output_proj = nn.Linear(dim, dim)
+        self.position_encoder = nn.Sequential(
+            *(nn.Linear(3, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
+            *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("pc_range", torch.tensor(pc_range).view(2, 3), persistent=False)
+        for linear in (self.attention_weights, self.output_proj, self.position_encoder[0], self.position_encoder[3]):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        nn.init.zeros_(self.output_proj.bias)
+
+    def forward(
+        self,
+        x: torch.Tensor,  # [B, M, D]
+        position: torch.Tensor,  # [B, M, D]
+        reference: torch.Tensor,  # [B, M, 3] fractions of pc_range
+        pyramid: Pyramid,
+    ) -> torch.Tensor:
+        """[B, M, D], the residual x included."""
+        points, seen = project(denormalize(reference, self.pc_range), pyramid)
+        weights = self.attention_weights(x + position).unflatten(-1, (seen.shape[1], -1)).sigmoid()  # [B, M, N, L]
+        weights = weights * seen.transpose(1, 2)[..., None]
+        read = sum(
+            torch.einsum("bndm,bmn->bmd", sample(level, points), weights[..., i])
+            for i, level in enumerate(pyramid.levels)
+        )
+        where = self.position_encoder(inverse_sigmoid(reference))
+        return self.dropout(self.output_proj(read)) + x + where
+
+
+def project(points: torch.Tensor, pyramid: Pyramid) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where cameras see points [B, M, 3], metres: [B, N, M, 2] right and down, -1 and 1 at the padded image's edges.
+
+    With it, whether they see them [B, N, M] bool: in front, strictly inside the image, and the camera is there. Points
+    that are not seen lie outside.
+    """
+    matrix = torch.where(pyramid.camera_valid[..., None, None], pyramid.image_from_model, 0.0)
+    pixels = torch.einsum("bnij,bmj->bnmi", matrix[:, :, :3, :3], points.double()) + matrix[:, :, None, :3, 3]
+    height, width = pyramid.image_size
+    size = torch.tensor([width, height], dtype=torch.float64, device=points.device)
+    depth = pixels[..., 2]
+    place = (pixels[..., :2] / depth.clamp(min=_NEAREST)[..., None] / size - 0.5) * 2
+    seen = (depth > _NEAREST) & (place.abs() < 1.0).all(dim=-1)
+    return torch.where(seen[..., None], place, -2.0).float(), seen
+
+
+def sample(level: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Features [B, N, D, M] of a map [B, N, D, h, w] at points [B, N, M, 2], between the cells' centres bilinear."""
+    maps, places = level.flatten(0, 1), points.flatten(0, 1)[:, :, None]
+    read = functional.grid_sample(maps.to(places.dtype), places, align_corners=False)
+    return read[..., 0].to(level.dtype).unflatten(0, level.shape[:2])

@@ -1,0 +1,35 @@
+"""Birth and death of tracks by three thresholds (MUTR3D, Zhang et al. 2022), without looking at values on the host.
+
+A new row with a score of at least `score_threshold` becomes a track. A track at or above it has its misses forgiven;
+one below `filter_threshold` is missed once more and dies when that makes `max_age`; in between nothing changes. There
+is no coasting: whatever its score, a living track takes what the network said.
+"""
+
+import torch
+
+from syncl_core.config import TrackConfig
+from syncl_core.tracking.base import Decision
+
+
+def judge(
+    track_id: torch.Tensor,  # [B, M] int64; -1 = new row or free slot
+    misses: torch.Tensor,  # [B, M] int64
+    score: torch.Tensor,  # [B, M] highest class probability
+    label: torch.Tensor,  # [B, M] int64 its class
+    new: torch.Tensor,  # [B, M] bool: object query, may become a track; a free slot is neither new nor alive
+    config: TrackConfig,
+    num_tracking_classes: int,
+) -> Decision:
+    """By score, what becomes of each row.
+
+    A network that also knows classes beyond the tracked ones ends a track when it sees such a class with confidence.
+    """
+    alive = track_id >= 0
+    confident = score >= config.score_threshold
+    weak = score < config.filter_threshold
+    missed = alive & weak
+    misses = torch.where(confident | ~alive, 0, misses + missed)
+    dies = missed & (misses >= config.max_age)
+    trackable = weak | (label < num_tracking_classes)
+    keep = trackable & ((new & confident) | (alive & ~dies))
+    return Decision(keep=keep, seen=alive | new, misses=misses)

@@ -1,0 +1,127 @@
+"""MUTR3D: DETR3D whose found objects return as queries, changed by each other and by their past (Zhang et al. 2022)."""
+
+import dataclasses
+
+import torch
+from torch.nn import functional
+
+from syncl_core.config import SynclConfig
+from syncl_core.models.box_code import denormalize, inverse_sigmoid, normalize
+from syncl_core.models.detr3d import DETR3D
+from syncl_core.models.detr3d_head import SizedQueries, code_log_size
+from syncl_core.tensors import Frame, Tracks
+from syncl_core.tracking.base import Decision, Observation, Tracker
+from syncl_core.tracking.mutr3d import lifecycle
+from syncl_core.tracking.mutr3d.memory_bank import MemoryBank
+from syncl_core.tracking.mutr3d.query_interaction import QueryInteraction
+from syncl_core.tracking.mutr3d.slots import best_rows, give_identities
+from syncl_core.tracking.mutr3d.state import (
+    ROW_FIELDS,
+    MUTR3DState,
+    clear_free_rows,
+    init_state,
+    propagate,
+    select_rows,
+)
+from syncl_core.tracking.postprocess import read_tracks
+
+
+class MUTR3D(DETR3D, Tracker):
+    """Parameter names are those of the public checkpoints."""
+
+    def __init__(self, config: SynclConfig):
+        super().__init__(config)
+        self.config = config
+        model = config.model
+        self.query_interact = QueryInteraction(model.embed_dim, model.num_heads)
+        self.memory_bank = MemoryBank(model.embed_dim, model.num_heads, model.mutr3d.memory_period)
+
+    def init_state(self, batch: int = 1, device: torch.device | str | None = None) -> MUTR3DState:
+        return init_state(self.config, batch, device)
+
+    def observe(
+        self, state: MUTR3DState, frame: Frame, all_layers: bool = False, parallel: bool = False
+    ) -> Observation:
+        state = propagate(state, frame, self.config.track)
+        queries = self._queries(state)
+        num_rows = queries.valid.shape[1]
+        head = self.decode(self.encode(frame), queries, all_layers, parallel)
+        return Observation(
+            state=state,
+            track_id=functional.pad(state.track_id, (self.config.model.num_queries, 0), value=-1),
+            valid=queries.valid,
+            head=head.rows(0, num_rows) if parallel else head,
+            parallel=head.rows(num_rows, 2 * num_rows) if parallel else None,
+        )
+
+    def judge(self, observation: Observation) -> Decision:
+        num_new = self.config.model.num_queries
+        score, label = observation.head.logits[-1].sigmoid().max(dim=-1)
+        new = torch.arange(score.shape[1], device=score.device) < num_new
+        misses = functional.pad(observation.state.misses, (num_new, 0))
+        return lifecycle.judge(
+            *(observation.track_id, misses, score, label, new.expand_as(score)),
+            self.config.track,
+            self.config.num_tracking_classes,
+        )
+
+    def commit(self, observation: Observation, decision: Decision) -> MUTR3DState:
+        head, rows = observation.head, self._with_new_rows(observation.state)
+        score, label = head.logits[-1].sigmoid().max(dim=-1)
+        rows = dataclasses.replace(
+            rows,
+            reference=denormalize(head.reference, self.pts_bbox_head.pc_range),
+            box=head.box[-1],
+            score=score,
+            label=label,
+            track_id=rows.track_id if decision.identity is None else decision.identity,
+            misses=decision.misses,
+            age=rows.age + (rows.track_id >= 0),
+        )
+        index = best_rows(decision.keep, score.detach(), self.config.track.slots)
+        kept, state = decision.keep.gather(1, index), select_rows(rows, index)
+        features = head.features[-1].gather(1, index[..., None].expand(-1, -1, head.features.shape[-1]))
+        track_id, next_id = give_identities(state.track_id, kept, state.next_id)
+        dropped = state.dropped + decision.keep.sum(dim=1) - kept.sum(dim=1)
+        state = dataclasses.replace(state, track_id=track_id, next_id=next_id, dropped=dropped)
+        return clear_free_rows(self._prepare(state, features))
+
+    def read(self, state: MUTR3DState) -> Tracks:
+        tracks = read_tracks(state, self.config)
+        return dataclasses.replace(tracks, valid=tracks.valid & (state.score >= self.config.track.filter_threshold))
+
+    def _prepare(self, state: MUTR3DState, features: torch.Tensor) -> MUTR3DState:
+        """Memory and queries for the next frame, from this frame's features [B, K, D]."""
+        features = self.memory_bank(features, state.memory, state.memory_valid)
+        memory, memory_valid, wait = self.memory_bank.remember(
+            features, state.score, state.memory, state.memory_valid, state.memory_wait
+        )
+        query = self.query_interact(state.query, features, state.track_id >= 0).to(state.query.dtype)
+        return dataclasses.replace(state, query=query, memory=memory, memory_valid=memory_valid, memory_wait=wait)
+
+    def _queries(self, state: MUTR3DState) -> SizedQueries:
+        objects = self.object_queries(state.track_id.shape[0])
+        position, content = state.query.chunk(2, dim=-1)
+        # As released: what left the range waits at its border.
+        reference = inverse_sigmoid(normalize(state.reference, self.pts_bbox_head.pc_range)).sigmoid()
+        return SizedQueries(
+            content=torch.cat([objects.content, content], dim=1),
+            position=torch.cat([objects.position, position], dim=1),
+            reference=torch.cat([objects.reference, reference], dim=1),
+            log_size=torch.cat([objects.log_size, code_log_size(state.box)], dim=1),
+            valid=torch.cat([objects.valid, state.track_id >= 0], dim=1),
+        )
+
+    def _with_new_rows(self, state: MUTR3DState) -> MUTR3DState:
+        """The state with the object queries in front, as rows that are no tracks yet."""
+        num_new, batch = self.config.model.num_queries, state.track_id.shape[0]
+
+        def prepend(name: str) -> torch.Tensor:
+            old = getattr(state, name)
+            if name == "query":
+                new = self.query_embedding.weight.expand(batch, -1, -1)
+            else:
+                new = old.new_full((batch, num_new, *old.shape[2:]), -1 if name == "track_id" else 0)
+            return torch.cat([new, old], dim=1)
+
+        return dataclasses.replace(state, **{name: prepend(name) for name in ROW_FIELDS})

@@ -1,0 +1,53 @@
+"""From what the network said about M rows to the K tracks of the state, on fixed slots, without looking at values."""
+
+import dataclasses
+
+import torch
+
+from syncl_core.models.box_code import code_center, code_velocity
+from syncl_core.models.heads import HeadOutput
+from syncl_core.models.stream_memory import found_now, join, select, where
+from syncl_core.tracking.base import Decision
+from syncl_core.tracking.stream.state import Slots, StreamState, clear_free, free_slots
+
+COAST_SCORE = 0.01
+"""Score of a track that was not seen: below every output threshold, and first to go when slots are short."""
+
+
+def observed(head: HeadOutput) -> Slots:
+    """The head's last layer as M rows without identity."""
+    logits, box = head.logits[-1], head.box[-1]
+    score, label = logits.sigmoid().max(dim=-1)
+    blank = free_slots(*box.shape[:2], head.features.shape[-1], box.device)
+    entry = found_now(head.features[-1], code_center(box), code_velocity(box))
+    return dataclasses.replace(blank, entry=entry, box=box, score=score, label=label)
+
+
+def with_new_rows(slots: Slots, num_rows: int) -> Slots:
+    """M rows: free ones in front, where the object queries stand, then the K slots."""
+    batch, count, dim = slots.entry.feature.shape
+    return join(free_slots(batch, num_rows - count, dim, slots.box.device), slots)
+
+
+def commit_rows(state: StreamState, rows: Slots, news: Slots, decision: Decision) -> StreamState:
+    """The state with the K best rows that are kept. `rows` [B, M] is what they were, `news` what the network said."""
+    coasting = dataclasses.replace(rows, score=torch.full_like(rows.score, COAST_SCORE))
+    alive = rows.track_id >= 0
+    track_id = rows.track_id if decision.identity is None else decision.identity
+    rows = dataclasses.replace(
+        where(decision.seen, news, coasting), track_id=track_id, misses=decision.misses, age=rows.age + alive
+    )
+    slots = state.slots.track_id.shape[1]
+    best = torch.where(decision.keep, rows.score, -1.0).argsort(dim=1, descending=True, stable=True)[:, :slots]
+    # Sorted again by row, so that nearly equal scores cannot swap identities.
+    index = best.sort(dim=1).values
+    kept, rows = decision.keep.gather(1, index), select(rows, index)
+    born = kept & (rows.track_id < 0)
+    new_id = state.next_id[:, None] + born.cumsum(dim=1) - 1
+    rows = dataclasses.replace(rows, track_id=torch.where(born, new_id, torch.where(kept, rows.track_id, -1)))
+    return dataclasses.replace(
+        state,
+        slots=clear_free(rows),
+        next_id=state.next_id + born.sum(dim=1),
+        dropped=state.dropped + decision.keep.sum(dim=1) - kept.sum(dim=1),
+    )

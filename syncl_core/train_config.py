@@ -1,0 +1,70 @@
+"""How a tracker is trained: key `train` of a configuration. Defaults are PF-Track's second stage at 320x800.
+
+What is trained is in `model`, by which strategy in `syncl`. A detector is a configuration with `model.framework: none`;
+a tracker starts from its weights (two stages) or from nothing (one stage): `syncl train --init`.
+"""
+
+import math
+from dataclasses import dataclass
+
+from syncl_core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One run. An iteration is one step of the optimiser: `batch_size` clips in every process."""
+
+    clip_length: int = 3  # T consecutive key frames the tracker is unrolled over
+    batch_size: int = 1  # clips per process
+    epochs: int = 12  # times every key frame was the last of a clip ...
+    iterations: int = 0  # ... unless this says how many steps there are
+    seed: int = 0  # of weights, order, augmentation and dropout
+
+    learning_rate: float = 2e-4  # AdamW, for the global batch as it is
+    backbone_lr_factor: float = 0.1  # of learning_rate, for the image backbone
+    weight_decay: float = 0.01
+    warmup_iterations: int = 500  # linear, from warmup_start times the learning rate
+    warmup_start: float = 1 / 3
+    final_lr_factor: float = 1e-3  # of learning_rate, at the end of the cosine
+    max_gradient_norm: float = 35.0  # gradients are scaled down to it, all parameters together
+    precision: str = "bf16"  # of the network on a GPU: bf16 (autocast) or fp32; a CPU always computes in fp32
+    freeze_backbone: bool = False  # the image backbone stays as it starts
+    batch_norm: str = (
+        "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
+    )
+    spread_start: bool = False  # untrained queries differ, untrained boxes lie at them: for short trainings
+    checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
+
+    resize: tuple[float, ...] = (0.94, 1.25)  # image scale is drawn from this range, once per clip; 1 = as at inference
+    flip: float = 0.0  # probability of mirrored images (0.5 for detectors, 0 for trackers as published)
+    grid_mask: float = 0.7  # probability that a grid of squares is blanked in all images of a step
+
+    workers: int = 4  # processes that decode clips; 0 = the training process itself
+    log_every: int = 10  # iterations between two rows of scalars
+    save_every: int = 1000  # iterations between two snapshots; the end and an interruption save, too
+    evaluate_every: int = 0  # iterations between two evaluations; 0 = never
+
+
+FREE_TO_CHANGE = ("workers", "log_every", "save_every", "evaluate_every")
+"""Keys that a resumed run may change: they do not touch the numbers."""
+
+
+def check_train(config: TrainConfig) -> None:
+    """Reject impossible values. Raises InputError naming the dotted key."""
+    for key in ("clip_length", "batch_size", "epochs", "learning_rate", "max_gradient_norm", "log_every", "save_every"):
+        if not 0 < (value := getattr(config, key)) < math.inf:
+            raise InputError(f"train.{key}: must be positive, got {value}")
+    for key in ("iterations", "seed", "weight_decay", "warmup_iterations", "workers", "evaluate_every"):
+        if not 0 <= (value := getattr(config, key)) < math.inf:
+            raise InputError(f"train.{key}: must be zero or more, got {value}")
+    for key in ("backbone_lr_factor", "warmup_start", "final_lr_factor", "flip", "grid_mask"):
+        if not 0 <= (value := getattr(config, key)) <= 1:
+            raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
+    if config.precision not in ("bf16", "fp32"):
+        raise InputError(f"train.precision: expected bf16 or fp32, got {config.precision!r}")
+    if config.batch_norm not in ("frozen", "trained"):
+        raise InputError(f"train.batch_norm: expected frozen or trained, got {config.batch_norm!r}")
+    if config.freeze_backbone and config.batch_norm == "trained":
+        raise InputError("train.batch_norm: trained, but train.freeze_backbone is true; choose one")
+    if len(config.resize) != 2 or not 0.1 <= config.resize[0] <= config.resize[1] <= 10:
+        raise InputError(f"train.resize: expected two scales, the smaller first, got {list(config.resize)}")
