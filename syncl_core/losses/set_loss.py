@@ -1,0 +1,67 @@
+"""Focal and L1 loss of matched rows, summed per layer and scene, and their divisors (DETR's set loss)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+from syncl_core.losses.box_loss import weighted_l1
+from syncl_core.losses.focal import sigmoid_focal_loss
+from syncl_core.strategy_config import LossConfig
+from syncl_core.tensors import Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSums:
+    """Of every layer and scene, before division and weighting."""
+
+    of_class: torch.Tensor  # [L, B]
+    of_box: torch.Tensor  # [L, B]
+    positives: torch.Tensor  # [L, B] float32 number of rows with an object
+
+
+def set_sums(
+    logits: torch.Tensor,  # [L, B, M, C]
+    box: torch.Tensor,  # [L, B, M, 10]
+    target: torch.Tensor,  # [L, B, M] int64 row of `targets`; -1 = background
+    counts: torch.Tensor,  # [L, B, M] bool; the other rows are left out, whatever they hold
+    targets: Targets,
+    config: LossConfig,
+    code_weights: torch.Tensor,  # [10] `config.code_weights` on the device
+) -> SetSums:
+    """Every counting row learns its object's class or background; rows with an object also learn its box."""
+    positive = counts & (target >= 0)
+    scene = torch.arange(target.shape[1], device=target.device)[:, None]
+    index = target.clamp(min=0)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    one_hot = (targets.label[scene, index][..., None] == classes) & positive[..., None]
+    # Rows that do not count may hold anything: they are replaced first, or a NaN would return with the gradient.
+    kept_logits = torch.where(counts[..., None], logits.float(), 0.0)
+    focal = sigmoid_focal_loss(kept_logits, one_hot.float(), config.focal_alpha, config.focal_gamma)
+    return SetSums(
+        of_class=torch.where(counts[..., None], focal, 0.0).sum(dim=(2, 3)),
+        of_box=weighted_l1(box, targets.box[scene, index], positive, code_weights).sum(dim=2),
+        positives=positive.sum(dim=2).float(),
+    )
+
+
+def class_mean(sums: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """[L]: each scene's sum [L, B] by its own positives, then the mean over scenes.
+
+    A scene is what a process was in the released training, so scenes may be spread over processes in any way.
+    """
+    return (sums / positives.clamp(min=1)).mean(dim=1)
+
+
+def box_mean(sums: torch.Tensor, average_positives: torch.Tensor) -> torch.Tensor:
+    """[L]: the scenes' mean [L, B] by the mean number of positives [L] over all scenes of all processes."""
+    return sums.mean(dim=1) / average_positives.clamp(min=1)
+
+
+def average_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor without gradient over all processes; itself where there is only one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    value = value.clone()
+    distributed.all_reduce(value)
+    return value / distributed.get_world_size()
