@@ -9,6 +9,7 @@ import torch
 
 from syncl_core.config import ImageConfig
 from syncl_core.errors import InputError
+from syncl_core.image_header import MAX_PIXELS, compressed_size
 from syncl_core.types import RawImage
 
 _RAW_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
@@ -29,7 +30,10 @@ def decode(image: RawImage) -> np.ndarray:
 def _decode_compressed(image: RawImage) -> np.ndarray:
     data = bytes(image.data)
     try:
+        compressed_size(image.encoding, data)
         pixels = _decode_jpeg(data) if image.encoding == "jpeg" else _decode_with_opencv(data)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"corrupt {image.encoding.upper()} of {len(data)} bytes: {error}") from None
     return pixels
@@ -46,7 +50,12 @@ def _decode_jpeg(data: bytes) -> np.ndarray:
 def _decode_with_opencv(data: bytes) -> np.ndarray:
     import cv2
 
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    # An EXIF rotation would turn the image away from its calibration.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
     if pixels is None:
         raise ValueError("OpenCV cannot decode it")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -72,26 +81,34 @@ def _view_raw(image: RawImage) -> np.ndarray:
 
 def scale_and_crop(pixels: np.ndarray, config: ImageConfig) -> torch.Tensor:
     """The network's image [3, height, width] uint8 from RGB pixels [H, W, 3]. Raises InputError if rows are missing."""
-    scaled_height = _scaled_height(pixels.shape[1], pixels.shape[0], config)
+    scaled = scale(pixels, config)
+    return scaled[:, scaled.shape[1] - config.height :].contiguous()
+
+
+def scale(pixels: np.ndarray, config: ImageConfig) -> torch.Tensor:
+    """RGB pixels [H, W, 3] at the network's width, with all rows: [3, h, width] uint8."""
+    size = (scaled_height(pixels.shape[1], pixels.shape[0], config), config.width)
     tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    if tensor.shape[-2:] != (scaled_height, config.width):
-        size = (scaled_height, config.width)
+    if tensor.shape[-2:] != size:
         tensor = torch.nn.functional.interpolate(tensor, size=size, mode="bicubic", antialias=True)
-    return tensor[0, :, scaled_height - config.height :].contiguous()
+    return tensor[0]
 
 
 def scale_and_crop_intrinsics(intrinsics: np.ndarray, width: int, height: int, config: ImageConfig) -> np.ndarray:
     """Intrinsics [3, 3] of the network's image, for a camera image of `width` x `height` pixels."""
-    scaled_height = _scaled_height(width, height, config)
+    rows = scaled_height(width, height, config)
     result = np.array(intrinsics, dtype=np.float64)
     result[0] *= config.width / width
-    result[1] *= scaled_height / height
-    result[1, 2] -= scaled_height - config.height
+    result[1] *= rows / height
+    result[1, 2] -= rows - config.height
     return result
 
 
-def _scaled_height(width: int, height: int, config: ImageConfig) -> int:
+def scaled_height(width: int, height: int, config: ImageConfig) -> int:
+    """Rows of a camera image that was scaled to the network's width. Raises InputError if they are too few."""
     scaled = round(height * config.width / width)
+    if scaled * config.width > MAX_PIXELS:
+        raise InputError(f"image of {width}x{height} pixels is too narrow to be scaled to width {config.width}")
     if scaled < config.height:
         raise InputError(
             f"image of {width}x{height} pixels scaled to width {config.width} has {scaled} rows, "

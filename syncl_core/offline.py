@@ -4,19 +4,19 @@ A bag goes through the same Intake as the node's topics, with a clock that stand
 result does not depend on how fast anything is read. nuScenes tables give their key frames directly.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes import NuScenesScenes, Sample
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, RejectedSetError
 from syncl_core.io import messages
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.sensor_events import sensor_events
 from syncl_core.io.topics import Topics
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import Problem
-from syncl_core.types import FrameSet
+from syncl_core.types import FrameSet, ObjectSet, StepReport
 
 
 def bag_frame_sets(
@@ -33,7 +33,7 @@ def bag_frame_sets(
     count = 0
     with BagReader(path) as reader:
         cameras, required = config.rig.cameras, config.sync.min_cameras
-        for _, deliver in sensor_events(reader, cameras, topics, min_cameras=required):
+        for _, deliver in sensor_events(reader, cameras, topics, min_cameras=required, rectify=config.rig.rectify):
             deliver(intake)
             for frame_set in intake.poll():
                 count += 1
@@ -61,6 +61,28 @@ def scene_frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig) -> I
         raise InputError(
             f"{data.root}: {scene}: no key frame has {config.sync.min_cameras} images on disk (sync.min_cameras)"
         )
+
+
+def track(
+    process: Callable[[FrameSet], StepReport], frame_sets: Iterable[FrameSet], source: str
+) -> Iterator[ObjectSet]:
+    """The objects of every set that can be used, as the node does it: a set that the session rejects is left out.
+
+    Raises InputError, naming the source (the recording), if none can be used, or if the tracker itself fails.
+    """
+    count, message = 0, "there is no set"
+    for frame_set in frame_sets:
+        try:
+            objects = process(frame_set).objects
+        except RejectedSetError as error:
+            message = str(error)
+            continue
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+        count += 1
+        yield objects
+    if not count:
+        raise InputError(f"{source}: no set of images can be used; the last: {message}")
 
 
 def bag_samples(path: str | Path, topics: Topics | None = None) -> dict[str, list[Sample]]:

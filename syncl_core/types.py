@@ -33,13 +33,27 @@ class RawImage:
     step: int = 0  # bytes per row of a raw image, padding included; 0 = no padding
 
 
+LENS_COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
+"""Distortion models, by their names in ROS, and how many coefficients they have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lens:
+    """How the image of a real lens differs from a pinhole's: where a ray meets the image as it was taken."""
+
+    model: str  # one of LENS_COEFFICIENTS
+    intrinsics: np.ndarray  # [3, 3] pixels of the image as taken
+    coefficients: np.ndarray  # as in OpenCV: k1 k2 p1 p2 k3; k1 k2 p1 p2 k3 k4 k5 k6; k1 k2 k3 k4
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraModel:
-    """A pinhole camera without distortion, for images of the stated size."""
+    """A pinhole camera, for images of the stated size. With a lens, the images must first be rectified to it."""
 
     width: int
     height: int
-    intrinsics: np.ndarray  # [3, 3] pixels
+    intrinsics: np.ndarray  # [3, 3] pixels, without distortion
+    lens: Lens | None = None  # None = the images are those of a pinhole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +91,7 @@ class ObjectSet:
     rotations: np.ndarray  # [M, 4] unit quaternion (w, x, y, z), global_from_box
     velocities: np.ndarray  # [M, 2] global x and y; NaN = unknown
     num_points: np.ndarray | None = None  # [M] lidar + radar points inside, ground truth only
+    states: tuple[str, ...] = ()  # M: "confirmed" (of a processed set) or "coasting" (predicted); () = not known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,7 +102,8 @@ class ObjectSet:
         arrays = ("scores", "centers", "sizes", "rotations", "velocities", "num_points")
         chosen = {name: value[rows] for name in arrays if (value := getattr(self, name)) is not None}
         ids, labels = (tuple(values[i] for i in rows) for values in (self.ids, self.labels))
-        return replace(self, ids=ids, labels=labels, **chosen)
+        states = tuple(self.states[i] for i in rows) if self.states else ()
+        return replace(self, ids=ids, labels=labels, states=states, **chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,3 +115,4 @@ class StepReport:
     cameras_used: tuple[str, ...]
     reset_reason: str = ""  # "" = memory was kept
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage
+    rejected: dict[str, str] = field(default_factory=dict)  # cameras that were masked for an unusable image -> why

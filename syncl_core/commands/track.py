@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     results = {}
     for (name, samples, frame_sets), target in zip(recordings, targets, strict=True):
         step = functools.partial(dump.step, name) if dump else tracker.step
-        objects = _track(step, tracker, frame_sets, name, args.device)
+        objects = _track(step, tracker, frame_sets, name, args)
         write_track_bag(target, objects, overwrite=args.overwrite)
         results |= match_to_samples(objects, samples)
         print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
@@ -114,19 +114,22 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     return [(Path(args.source).resolve().stem, samples, frame_sets)]
 
 
-def _track(step, tracker, frame_sets, name: str, device: str) -> list:
+def _track(step, tracker, frame_sets, name: str, args: argparse.Namespace) -> list:
     """The objects of every set, under a progress bar."""
     import contextlib
 
     from tqdm import tqdm
 
+    from syncl_core import offline
     from syncl_core.runtime.session import TrackerSession
 
-    session, objects = TrackerSession(step, tracker.init_state, tracker.config, device), []
+    session, objects = TrackerSession(step, tracker.init_state, tracker.config, args.device), []
+    source = str(args.source) if offline.is_bag(args.source) else f"{args.source}: {name}"
     with contextlib.closing(session), tqdm(desc=name, unit="set", disable=None) as bar:
-        for frame_set in frame_sets:
-            objects.append(session.process(frame_set).objects)
+        for one in offline.track(session.process, frame_sets, source):
+            objects.append(one)
             bar.update()
+    _print_problems(session.problems())
     return objects
 
 

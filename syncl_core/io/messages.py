@@ -12,6 +12,7 @@ import numpy as np
 
 from syncl_core import geometry
 from syncl_core.errors import InputError
+from syncl_core.io.camera_info import camera_model_from, images_rectified  # noqa: F401  parsers like those below
 from syncl_core.types import CameraModel, ObjectSet, RawImage
 
 Make = Callable[..., object]
@@ -160,28 +161,6 @@ def raw_image_from(message) -> RawImage:
     if encoding is None or "compresseddepth" in words:
         raise InputError(f"unknown compressed image format {message.format!r}; known: jpeg, png")
     return RawImage(encoding=encoding, data=memoryview(message.data))
-
-
-def camera_model_from(message, rectified: bool = True) -> CameraModel:
-    """CameraModel of a CameraInfo, for images as published: region of interest cut out and binning applied.
-
-    `rectified` images are described by P, or by K where P is not filled in; others by K. Raises InputError if the
-    camera is not calibrated or K belongs to a lens with distortion, which a CameraModel cannot express.
-    """
-    projection = np.array(message.p, np.float64).reshape(3, 4)[:, :3]
-    from_p = rectified and projection[0, 0] > 0
-    intrinsics = projection if from_p else np.array(message.k, np.float64).reshape(3, 3)
-    if not np.isfinite(intrinsics).all() or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
-        raise InputError(f"camera is not calibrated: K = {np.array(message.k).tolist()}")
-    if not from_p and np.any(np.array(message.d)):
-        raise InputError("camera images have lens distortion; publish rectified images and a camera_info with P")
-    roi, bins = message.roi, np.maximum([message.binning_x, message.binning_y], 1)
-    size = np.array([roi.width or message.width, roi.height or message.height]) // bins
-    if not size.all():
-        raise InputError("camera_info states no image size")
-    intrinsics[:2, 2] -= (roi.x_offset, roi.y_offset)
-    intrinsics[:2] /= bins[:, None]
-    return CameraModel(width=int(size[0]), height=int(size[1]), intrinsics=intrinsics)
 
 
 def transforms_from(message) -> list[tuple[str, str, int, np.ndarray]]:

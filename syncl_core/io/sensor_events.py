@@ -37,16 +37,16 @@ def sensor_events(
     topics: Topics | None = None,
     *,
     min_cameras: int | None = None,
-    rectified: bool = True,
+    rectify: str = "auto",
 ) -> Iterator[tuple[int, Deliver]]:
     """(log time in ns, deliver) for every sensor message, in log order; `deliver(intake)` hands its content over.
 
     The log time is what the clock showed; stamps inside the messages say when something was measured. Compressed images
     are preferred where a camera has both. Raises InputError if fewer than `min_cameras` (default: all) of `cameras`
-    have images, if calibration or poses are missing, and for any unusable message.
+    have images, if calibration or poses are missing, and for any unusable message. `rectify` is `rig.rectify`.
     """
     topics = topics or Topics()
-    handlers = _camera_handlers(reader, cameras, topics, rectified, min_cameras)
+    handlers = _camera_handlers(reader, cameras, topics, rectify, min_cameras)
     handlers |= _pose_handlers(reader, topics)
     for topic, message, t_ns in reader.decoded(handlers):
         try:
@@ -57,7 +57,7 @@ def sensor_events(
 
 
 def _camera_handlers(
-    reader: BagReader, cameras: Sequence[str], topics: Topics, rectified: bool, min_cameras: int | None
+    reader: BagReader, cameras: Sequence[str], topics: Topics, rectify: str, min_cameras: int | None
 ) -> dict[str, Handler]:
     handlers: dict[str, Handler] = {}
     absent = []
@@ -70,6 +70,7 @@ def _camera_handlers(
         reader.require(image, messages.COMPRESSED_IMAGE, messages.IMAGE)
         reader.require(topics.camera_info_of(camera), messages.CAMERA_INFO)
         handlers[image] = partial(_image, camera)
+        rectified = messages.images_rectified(rectify, image)
         handlers[topics.camera_info_of(camera)] = partial(_camera_info, camera, rectified)
     required = len(cameras) if min_cameras is None else min_cameras
     if len(cameras) - len(absent) < required:

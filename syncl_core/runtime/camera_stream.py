@@ -5,6 +5,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
+_MISFITS = 3  # sets in a row that a learned phase does not fit before it is forgotten
 _MEMORY = 9  # stamp differences and offsets the running medians look back on
 
 
@@ -28,6 +29,7 @@ class CameraStream:
         self.silent = False  # the clock ran out waiting for it; not waited for until its next image
         self._steps_ns: deque[int] = deque(maxlen=_MEMORY)
         self._offsets_ns: deque[int] = deque(maxlen=_MEMORY)
+        self._misfits = 0
 
     def arrive(self, stamp_ns: int, payload: object, arrived_ns: int) -> StampedImage:
         """The image with what the stream knows at its stamp. It is not queued yet."""
@@ -64,6 +66,13 @@ class CameraStream:
         self._offsets_ns.append(offset_ns)
         whole = period_ns or math.inf
         self.phase_ns = statistics.median_low(o - round(o / whole) * (period_ns or 0) for o in self._offsets_ns)
+
+    def judge_phase(self, fits: bool) -> None:
+        """Forget a phase that did not fit several times in a row: a camera that was restarted may have another one."""
+        self._misfits = 0 if fits else self._misfits + 1
+        if self._misfits == _MISFITS:
+            self._misfits, self.phase_ns = 0, 0
+            self._offsets_ns.clear()
 
     def drop_before(self, stamp_ns: int) -> int:
         """Forget queued images older than the stamp; returns how many."""

@@ -1,9 +1,10 @@
 """Sensor data in, complete FrameSets out: the one door to the tracker, for the ROS node and for offline tracking.
 
-`add_*` only store. `poll` joins the images of a closed set with calibration and poses: every camera gets the vehicle
-pose at its own stamp, through the fixed frame. A set whose poses are not there yet waits, up to `ego_wait_s` on the
-clock and `MAX_LAG_NS` of later sets; then it goes on without the cameras that still lack something, or is rejected by
-name. Locked inside: `add_*` and `poll` may run in different threads.
+`add_*` only store; an image's stamp gets its camera's offset (`rig.stamp_offsets`) here, once and for all. `poll` joins
+the images of a closed set with calibration and poses: every camera gets the vehicle pose at its own stamp, through the
+fixed frame. A set whose poses are not there yet waits, up to `ego_wait_s` on the clock and `MAX_LAG_NS` of later sets;
+then it goes on without the cameras that still lack something, or is rejected by name. Locked inside: `add_*` and `poll`
+may run in different threads.
 """
 
 import threading
@@ -16,7 +17,8 @@ import numpy as np
 from syncl_core import geometry
 from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
-from syncl_core.runtime.problems import Problem, ProblemLog
+from syncl_core.lens import check_lens
+from syncl_core.runtime.problems import MissedSet, Problem, ProblemLog
 from syncl_core.runtime.set_assembler import JUMP_NS, MAX_LAG_NS, AssembledSet, SetAssembler
 from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
 from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
@@ -57,6 +59,8 @@ class Intake:
     ):
         self.time_jumps = 0
         self._config = config
+        offsets_s = config.rig.stamp_offsets or (0.0,) * len(config.rig.cameras)
+        self._offsets_ns = {c: round(s * 1e9) for c, s in zip(config.rig.cameras, offsets_s, strict=True)}
         self._clock_ns = clock_ns
         self._fixed_frame = fixed_frame
         self._base_frame = base_frame
@@ -68,14 +72,17 @@ class Intake:
         self._models: dict[str, CameraModel] = {}
         self._waiting: deque[_Waiting] = deque()
         self._problems = ProblemLog()
+        self._missed: deque[MissedSet] = deque(maxlen=self._assembler.missed.maxlen)
 
     def add_image(self, camera: str, t_ns: int, frame_id: str, image: RawImage) -> None:
         """`camera` is a name of the rig; `frame_id` its frame in the transform tree ("" = the name in lower case)."""
+        t_ns += self._offsets_ns.get(camera, 0)
         with self._lock:
             outcome = self._assembler.add(camera, t_ns, (frame_id or camera.lower(), image))
             if outcome == "time_jump":
                 self.time_jumps += 1
                 self._waiting.clear()
+                self._missed.clear()
                 self._tree.clear(newer_than_ns=t_ns + JUMP_NS)  # edges that have jumped before are already right
             elif outcome == "unknown_camera" and self._strict:
                 raise InputError(f"{camera}: not a camera of the rig: {', '.join(self._config.rig.cameras)}")
@@ -83,12 +90,13 @@ class Intake:
     def add_camera_model(self, camera: str, model: CameraModel) -> None:
         """Calibration of one camera; the latest one counts."""
         with self._lock:
-            intrinsics = np.asarray(model.intrinsics)
-            finite = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all()
-            if not finite or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or model.width <= 0 or model.height <= 0:
-                self._reject("bad_camera_model", f"{camera}: unusable calibration: {model}")
-            else:
-                self._models[camera] = model
+            if problem := _unusable(model):
+                self._reject("bad_camera_model", f"{camera}: unusable calibration: {problem}")
+                return
+            known = self._models.get(camera)
+            if known is not None and (change := _difference(known, model)):
+                self._problems.add("camera_model_changed", f"{camera}: its calibration changed: {change}")
+            self._models[camera] = model
 
     def add_transform(
         self, parent: str, child: str, t_ns: int, parent_from_child: np.ndarray, static: bool = False
@@ -120,6 +128,14 @@ class Intake:
         with self._lock:
             return self._settle(self._assembler.finish(), end=True)
 
+    def take_missed(self) -> list[MissedSet]:
+        """Sets that were due and became nothing since the last call, in order of time (the latest 64 of each kind)."""
+        with self._lock:
+            missed = sorted([*self._assembler.missed, *self._missed], key=lambda one: one.t_ns)
+            self._assembler.missed.clear()
+            self._missed.clear()
+            return missed
+
     def next_deadline_ns(self) -> int | None:
         """Clock time at which `poll` could return a set although nothing arrives; None = nothing is waiting."""
         with self._lock:
@@ -145,8 +161,8 @@ class Intake:
             views, gaps = self._views(self._waiting[0].images, overdue)
             if not overdue and any(gap.may_come for gap in gaps):
                 break
-            self._waiting.popleft()
-            frame_set = self._frame_set(views, gaps)
+            anchor_ns = self._waiting.popleft().images.anchor_ns
+            frame_set = self._frame_set(anchor_ns, views, gaps)
             if frame_set is not None:
                 ready.append(frame_set)
         return ready
@@ -184,12 +200,14 @@ class Intake:
             global_from_base=global_from_base,
         )
 
-    def _frame_set(self, views: list[CameraView | None], gaps: list[_NotKnown]) -> FrameSet | None:
+    def _frame_set(self, anchor_ns: int, views: list[CameraView | None], gaps: list[_NotKnown]) -> FrameSet | None:
         for gap in gaps:
             self._problems.add(gap.reason, str(gap))
         present = [view for view in views if view is not None]
         if len(present) < self._config.sync.min_cameras:
-            self._problems.add("incomplete_set", f"set rejected, {len(gaps)} of its cameras cannot be used: {gaps[0]}")
+            message = f"set rejected, {len(gaps)} of its cameras cannot be used: {gaps[0]}"
+            self._problems.add("incomplete_set", message)
+            self._missed.append(MissedSet(t_ns=anchor_ns, reason="incomplete_set", message=message))
             return None
         newest = max(present, key=lambda view: view.t_ns)
         return FrameSet(
@@ -205,3 +223,27 @@ class Intake:
             return self._tree.lookup(self._base_frame, rig.model_frame.lower(), t_ns)
         except TransformLookupError:
             return geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+
+
+def _unusable(model: CameraModel) -> str:
+    """Why a calibration cannot be used; "" = it can."""
+    intrinsics = np.asarray(model.intrinsics)
+    finite = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all()
+    if not finite or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or model.width <= 0 or model.height <= 0:
+        return str(model)
+    try:
+        if model.lens is not None:
+            check_lens(model.lens)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _difference(old: CameraModel, new: CameraModel) -> str:
+    """What differs between two calibrations, in words; "" = nothing."""
+    if (old.width, old.height) != (new.width, new.height):
+        return f"images of {old.width}x{old.height} are now {new.width}x{new.height}"
+    if change_px := float(np.abs(np.asarray(new.intrinsics) - old.intrinsics).max()):
+        return f"its intrinsics, by up to {change_px:.2f} pixels"
+    lenses = [(lens.model, *np.ravel(lens.intrinsics), *lens.coefficients) for lens in (old.lens, new.lens) if lens]
+    return "its lens" if len(lenses) == 1 or len(set(lenses)) == 2 else ""

@@ -11,6 +11,15 @@ class Problem:
     message: str  # of the latest occurrence
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissedSet:
+    """A set that was due and became nothing: its time is known, so objects can be predicted for it."""
+
+    t_ns: int
+    reason: str
+    message: str
+
+
 class ProblemLog:
     """Counts problems by reason. Bounded: it keeps one message per reason."""
 

@@ -1,13 +1,15 @@
 """A tracker over time: frame sets in, objects in the fixed frame out, identities that never repeat.
 
-Memory is dropped only for a reason that makes it wrong: time went back, or the gap is too long. A set that cannot be
-used (a corrupt image, a NaN pose) raises InputError and leaves the memory as it was.
+Memory is dropped only for a reason that makes it wrong: time went back, the gap is too long, the cameras were changed.
+A camera with a corrupt image or a NaN pose is masked; a set that keeps too few cameras, or has no pose itself, raises
+RejectedSetError and leaves the memory as it was.
 """
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,13 @@ from torch.utils import _pytree
 
 from syncl_core import geometry
 from syncl_core.config import SynclConfig
-from syncl_core.errors import InputError
-from syncl_core.frames import make_frame
+from syncl_core.errors import InputError, RejectedSetError
+from syncl_core.frames import prepare_frame
+from syncl_core.rectify import Rectifier
+from syncl_core.runtime import device_errors
+from syncl_core.runtime.coasting import coasted
+from syncl_core.runtime.problems import Problem, ProblemLog
+from syncl_core.runtime.surroundings import Surroundings, network_intrinsics
 from syncl_core.tensors import Frame, Tracks, from_dict, to_dict
 from syncl_core.types import FrameSet, ObjectSet, StepReport
 
@@ -29,7 +36,7 @@ _DECODE_THREADS = 2
 
 
 class TrackerSession:
-    """Feeds a `step` and keeps its state. Not thread-safe: one worker owns it."""
+    """Feeds a `step` and keeps its state. One worker owns it; only `coast` and `problems` are for all threads."""
 
     def __init__(self, step: Step, init_state: InitState, config: SynclConfig, device: str | torch.device = "cpu"):
         self.session = ""  # 8 hex digits; "" before the first frame set
@@ -38,30 +45,36 @@ class TrackerSession:
         self._config = config
         self._device = torch.device(device)
         self._pool = ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode")
+        self._rectifier = Rectifier(config.image)
+        self._problems = ProblemLog()
         self._sessions = 0  # begun so far
         self._last_ns: int | None = None  # time of the last frame set
         self._state: State | None = None  # None before the first frame set
         self._reset_reason = ""  # why the state is empty; "" = it is not
+        self._forget_surroundings()
 
     def process(self, frame_set: FrameSet) -> StepReport:
-        """One step. Raises InputError, naming the camera, if the set cannot be used; memory is kept then."""
+        """One step. Memory is kept if it fails.
+
+        Raises RejectedSetError, naming the camera, if the set cannot be used, and DeviceError if the device failed
+        twice.
+        """
         started = time.perf_counter()
-        _check_finite(frame_set)
-        frame = make_frame(frame_set, self._config.image, self._pool)
-        frame = _pytree.tree_map(lambda tensor: tensor.to(self._device, non_blocking=True), frame)
+        frame, rejected = self._retried(lambda: self._prepare(frame_set))
+        frame_set = _without(frame_set, rejected)
+        reason = self._retried(lambda: self._begin_if_needed(frame_set))
         prepared = time.perf_counter()
-        reason = self._begin_if_needed(frame_set.t_ns)
-        with torch.inference_mode():
-            state, tracks = self._step(self._state, frame)
-            stepped = time.perf_counter()
-            rows = _to_host(tracks)
+        state, rows, stepped = self._retried(lambda: self._infer(frame))
         objects = self._objects(rows, frame_set)
         self._state, self._last_ns, self._reset_reason = state, frame_set.t_ns, ""
+        self._watch(frame_set)
+        self._last_objects = objects
         return StepReport(
             objects=objects,
             session=self.session,
             cameras_used=tuple(view.camera for view in frame_set.views if view is not None),
             reset_reason=reason,
+            rejected=rejected,
             # On a GPU `step` only queues the work; `output` waits for it.
             seconds={
                 "prepare": prepared - started,
@@ -71,14 +84,30 @@ class TrackerSession:
             },
         )
 
+    def coast(self, t_ns: int) -> ObjectSet | None:
+        """The last objects, moved by their velocities to a time whose set could not be processed. Changes nothing.
+
+        None if there is no later time to predict for: nothing was processed since the last reset, or `t_ns` is more
+        than `sync.coast_max` after it.
+        """
+        objects = self._last_objects
+        return None if objects is None else coasted(objects, t_ns, self._config.sync.coast_max)
+
+    def problems(self) -> dict[str, Problem]:
+        """What went wrong since the session was made: by reason, how often and what was said last."""
+        return self._problems.snapshot()
+
     def reset(self, reason: str) -> str:
         """Forget all tracks; the next frame set begins a new session. Returns its id ("" before the first set)."""
         if self._state is not None:
-            self._begin(reason, self._last_ns)
+            self._retried(lambda: self._begin(reason, self._last_ns))
         return self.session
 
     def snapshot(self) -> dict:
-        """All memory as plain values and tensors: `torch.save` it, `torch.load(weights_only=True)` reads it back."""
+        """All memory as plain values and tensors: `torch.save` it, `torch.load(weights_only=True)` reads it back.
+
+        What only coasting and the watch over poses and calibrations look back on is left out.
+        """
         return {
             "session": self.session,
             "sessions": self._sessions,
@@ -96,13 +125,52 @@ class TrackerSession:
         self.session, self._sessions = snapshot["session"], snapshot["sessions"]
         self._last_ns, self._reset_reason = snapshot["last_ns"], snapshot["reset_reason"]
         self._state = state
+        self._forget_surroundings()
 
     def close(self) -> None:
         """Stop the decoding threads."""
         self._pool.shutdown()
 
-    def _begin_if_needed(self, t_ns: int) -> str:
+    def _forget_surroundings(self) -> None:
+        self._last_objects: ObjectSet | None = None
+        self._surroundings = Surroundings()
+
+    def _prepare(self, frame_set: FrameSet) -> tuple[Frame, dict[str, str]]:
+        """The frame and the cameras that had to be masked. Raises RejectedSetError if too few are left."""
+        for name in ("global_from_base", "base_from_model"):
+            if not np.isfinite(getattr(frame_set, name)).all():
+                self._reject(f"frame set at {frame_set.t_ns} ns: its pose {name} is not finite")
+        on_gpu = self._device.type == "cuda"
+        frame, rejected = prepare_frame(frame_set, self._config.image, self._pool, self._rectifier, pin_memory=on_gpu)
+        for message in rejected.values():
+            self._problems.add("rejected_image", message)
+        left = sum(view is not None for view in frame_set.views) - len(rejected)
+        if rejected and left < self._config.sync.min_cameras:
+            self._reject(
+                f"frame set at {frame_set.t_ns} ns: {left} usable images, sync.min_cameras asks for "
+                f"{self._config.sync.min_cameras}: {'; '.join(rejected.values())}"
+            )
+        return frame, rejected
+
+    def _reject(self, message: str) -> None:
+        self._problems.add("rejected_set", message)
+        raise RejectedSetError(message)
+
+    def _infer(self, frame: Frame) -> tuple[State, np.ndarray, float]:
+        """The state after the frame, the rows of its tracks, and when the step was through."""
+        # From pinned memory the images are copied while the host goes on.
+        frame = _pytree.tree_map(lambda tensor: tensor.to(self._device, non_blocking=True), frame)
+        with torch.inference_mode():
+            state, tracks = self._step(self._state, frame)
+            stepped = time.perf_counter()
+            return state, _to_host(tracks), stepped
+
+    def _retried(self, work):
+        return device_errors.twice(work, self._device, lambda message: self._problems.add("device_retry", message))
+
+    def _begin_if_needed(self, frame_set: FrameSet) -> str:
         """Why this frame set meets an empty memory; "" = it does not."""
+        t_ns = frame_set.t_ns
         if self._state is None:
             self._begin("start", t_ns)
         elif self._reset_reason:
@@ -111,14 +179,33 @@ class TrackerSession:
             self._begin("time_jump", t_ns)
         elif t_ns - self._last_ns > self._config.sync.reset_gap * 1e9:
             self._begin("gap", t_ns)
+        elif change := self._surroundings.calibration_change(
+            network_intrinsics(frame_set, self._config.image), self._config.rig.max_calibration_change
+        ):
+            self._problems.add("calibration_changed", change)
+            self._begin("calibration", t_ns)
+        elif self._config.sync.reset_on_ego_jump and self._jump(frame_set):
+            self._problems.add("ego_jump", self._jump(frame_set))
+            self._begin("ego_jump", t_ns)
         return self._reset_reason
 
     def _begin(self, reason: str, t_ns: int) -> None:
+        self._state = self._init_state(1, self._device)  # first: it may fail
         # Time makes ids differ between runs on a vehicle, the counter between sessions of a run; a replay repeats both.
         self.session = hashlib.blake2b(f"{t_ns}:{self._sessions}".encode(), digest_size=4).hexdigest()
         self._sessions += 1
-        self._state = self._init_state(1, self._device)
         self._last_ns, self._reset_reason = t_ns, reason
+        self._forget_surroundings()
+
+    def _jump(self, frame_set: FrameSet) -> str:
+        return self._surroundings.ego_jump(frame_set, self._config.sync.max_ego_jump)
+
+    def _watch(self, frame_set: FrameSet) -> None:
+        """Remember the set. In the fixed frame a jump moves no track, so that it is only reported."""
+        if jump := self._jump(frame_set):
+            self._problems.add("ego_jump", jump)
+        intrinsics = network_intrinsics(frame_set, self._config.image)
+        self._surroundings = self._surroundings.after(frame_set, intrinsics, jumped=bool(jump))
 
     def _objects(self, rows: np.ndarray, frame_set: FrameSet) -> ObjectSet:
         """Valid rows of `_to_host`, turned from the model frame to the fixed frame."""
@@ -139,7 +226,13 @@ class TrackerSession:
             sizes=rows[:, 8:11].copy(),
             rotations=geometry.quaternion_from_matrix(rotation @ model_from_box),
             velocities=(velocity @ rotation.T)[:, :2],
+            states=("confirmed",) * len(rows),
         )
+
+
+def _without(frame_set: FrameSet, cameras: Container[str]) -> FrameSet:
+    views = tuple(None if view is None or view.camera in cameras else view for view in frame_set.views)
+    return replace(frame_set, views=views)
 
 
 def _to_host(tracks: Tracks) -> np.ndarray:
@@ -152,17 +245,3 @@ def _to_host(tracks: Tracks) -> np.ndarray:
         *(getattr(tracks, name)[0] for name in ("center", "size", "velocity")),
     ]
     return torch.cat([column.double() for column in columns], dim=1).cpu().numpy()
-
-
-def _check_finite(frame_set: FrameSet) -> None:
-    for view in frame_set.views:
-        if view is None:
-            continue
-        for name in ("global_from_base", "base_from_cam"):
-            if not np.isfinite(getattr(view, name)).all():
-                raise InputError(f"{view.camera} at {view.t_ns} ns: its pose {name} is not finite")
-        if not np.isfinite(view.model.intrinsics).all():
-            raise InputError(f"{view.camera} at {view.t_ns} ns: its intrinsics are not finite")
-    for name in ("global_from_base", "base_from_model"):
-        if not np.isfinite(getattr(frame_set, name)).all():
-            raise InputError(f"frame set at {frame_set.t_ns} ns: its pose {name} is not finite")

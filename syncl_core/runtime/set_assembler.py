@@ -9,21 +9,25 @@ interleaved the cameras: a node and an offline run see the same sets.
 Two limits end the wait for a camera that stays silent: the clock (`timeout` after the image that opened the set) and
 the stamps (another camera is `MAX_LAG_NS` ahead, which also bounds memory). What is there by then is used; an image of
 another sweep is never put in its place. A set with fewer than `min_cameras` is a named non-result, and the next sweep
-is tried. Payloads are opaque and never touched. Not thread-safe.
+is tried. A phase that keeps a camera out of three sets in a row, although it fires close to the anchor, is forgotten: a
+camera that was restarted may fire at another time. Payloads are opaque and never touched. Not thread-safe.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from syncl_core.config import SyncConfig
 from syncl_core.runtime.camera_stream import CameraStream
-from syncl_core.runtime.problems import ProblemLog
+from syncl_core.runtime.problems import MissedSet, ProblemLog
 
 JUMP_NS = 200_000_000
 """A stamp further back than this means that time went back (a bag looped), not that two messages were swapped."""
 
 MAX_LAG_NS = 3_000_000_000
 """A camera may lag this much (plus a process period) behind the newest stamp of all before a set goes without it."""
+
+_MAX_MISSED = 64  # non-results that are kept for whoever asks
 
 _MAX_MARGIN_NS = 500_000_000  # a set opens at most this much before the process period has passed
 
@@ -45,6 +49,7 @@ class SetAssembler:
     def __init__(self, config: SyncConfig, cameras: Sequence[str], clock_ns: Callable[[], int]):
         self.cameras = tuple(cameras)
         self.problems = ProblemLog()
+        self.missed: deque[MissedSet] = deque(maxlen=_MAX_MISSED)  # sets that were due; the owner takes them out
         self.skipped = 0  # anchor images left out because the process period had not passed: not a problem
         self._min_cameras = config.min_cameras
         self._period_ns = round(config.process_period * 1e9)
@@ -55,6 +60,7 @@ class SetAssembler:
         self._clear()
 
     def _clear(self) -> None:
+        self.missed.clear()
         self._streams = {camera: CameraStream() for camera in self.cameras}
         self._last_ns: int | None = None  # anchor time of the last set
         self._tried_ns: int | None = None  # the same, also of sets with too few cameras
@@ -180,7 +186,21 @@ class SetAssembler:
                 chosen[camera] = image
             dropped = self._streams[camera].drop_before(expected_ns - self._spread_ns)
             self.skipped += dropped if camera == self._anchor else 0
-        return self._finish_set(anchor_ns, chosen, closed_by)
+        result = self._finish_set(anchor_ns, chosen, closed_by)
+        self._judge_phases(anchor_ns, choices, chosen)
+        return result
+
+    def _judge_phases(self, anchor_ns: int, choices: dict, chosen: dict) -> None:
+        """A camera that fires close to the anchor, and still is not in one set with it, has a wrong phase."""
+        anchor = choices[self._anchor][0]
+        anchor_fits = anchor is None or self._anchor in chosen
+        time_ns = anchor_ns if anchor is None else anchor.stamp_ns
+        for camera, (image, _) in choices.items():
+            if camera == self._anchor or image is None:
+                continue
+            fits = anchor_fits and camera in chosen
+            if fits or abs(image.stamp_ns - time_ns) <= self._spread_ns:
+                self._streams[camera].judge_phase(fits)
 
     def _finish_set(self, anchor_ns: int, chosen: dict, closed_by: str) -> AssembledSet | None:
         reference_ns = self._anchor_time_ns(anchor_ns, chosen)
@@ -192,7 +212,9 @@ class SetAssembler:
         self._tried_ns = max(anchor_ns, reference_ns)
         if len(chosen) < self._min_cameras:
             missing = ", ".join(camera for camera in self.cameras if camera not in chosen)
-            self.problems.add("too_few_cameras", f"set at {anchor_ns} ns: {len(chosen)} images; missing {missing}")
+            message = f"set at {anchor_ns} ns: {len(chosen)} images; missing {missing}"
+            self.problems.add("too_few_cameras", message)
+            self.missed.append(MissedSet(t_ns=self._tried_ns, reason="too_few_cameras", message=message))
             return None
         self._last_ns = reference_ns
         images = [chosen.get(camera) for camera in self.cameras]
@@ -218,5 +240,5 @@ class SetAssembler:
         self.problems.add(
             "spread_exceeded",
             f"{camera}: its nearest image is {distance_ns / 1e6:+.1f} ms from its expected time, "
-            f"sync.max_spread allows {self._spread_ns / 1e6:.1f} ms",
+            f"sync.max_spread allows {self._spread_ns / 1e6:.1f} ms; if its clock is off, set rig.stamp_offsets",
         )

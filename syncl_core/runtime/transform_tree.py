@@ -13,6 +13,9 @@ import numpy as np
 
 from syncl_core import geometry
 
+MAX_FRAMES = 256
+"""With more frames than that, those that no longer move along are forgotten: some publishers name one per object."""
+
 
 class TransformLookupError(LookupError):
     """A transform is not known at that time. The message names the edge, what was asked and what is known."""
@@ -82,6 +85,8 @@ class TransformTree:
         if edge is None or (edge.parent, edge.static) != (parent, static):
             if child == parent or any(frame == child for frame in self._ancestors(parent)):
                 raise ValueError(f"{parent} -> {child}: would close a loop, {parent} hangs below {child}")
+            if len(self._edges) >= MAX_FRAMES:
+                self._forget_stale(t_ns - self._max_ns)
             edge = self._edges[child] = _Edge(parent, static)
         if static:
             edge.stamps_ns, edge.matrices = [t_ns], [matrix]
@@ -129,6 +134,11 @@ class TransformTree:
     def frames(self) -> list[str]:
         """All known frames, sorted."""
         return sorted({*self._edges, *(edge.parent for edge in self._edges.values())})
+
+    def _forget_stale(self, oldest_ns: int) -> None:
+        self._edges = {
+            child: edge for child, edge in self._edges.items() if edge.static or edge.stamps_ns[-1] >= oldest_ns
+        }
 
     def _ancestors(self, frame: str) -> Iterator[str]:
         """The frame itself, its parent, and so on up to the root."""

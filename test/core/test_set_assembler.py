@@ -273,6 +273,21 @@ def test_phases_are_learned():
     assert list(assembler.phases_ns.values()) == pytest.approx([offset * MS for offset in OFFSETS_MS], abs=1)
 
 
+@pytest.mark.parametrize("min_cameras", [5, 6])
+@pytest.mark.parametrize("offset_ms", [-50.0, 45.0])
+def test_a_camera_that_restarts_with_another_phase_comes_back_after_three_sets(offset_ms, min_cameras):
+    """Its old phase differs by more than the spread allows: at most three sets are lost, whoever opens them."""
+    before, after = list(OFFSETS_MS), list(OFFSETS_MS)
+    before[1], after[1] = -offset_ms / 2, offset_ms
+    events = log_order(recording(500.0, 6, offsets_ms=before))
+    later = [(stamp + 6 * 500 * MS, camera) for stamp, camera in log_order(recording(500.0, 8, offsets_ms=after))]
+    sets, assembler = assemble(SyncConfig(min_cameras=min_cameras), events + later)
+    whole = [anchor for anchor, stamps in sets if None not in stamps]
+    assert [round((anchor - START_NS) / 5e8) for anchor in whole] == [*range(6), *range(9, 14)]
+    assert assembler.problems.count("spread_exceeded") in (3, 15)  # it alone, or all others where it opened the set
+    assert abs(assembler.phases_ns["B"] - offset_ms * MS) < MS
+
+
 @pytest.mark.parametrize("rate", [2, 12])
 @pytest.mark.parametrize("seed", range(8))
 def test_faults_on_the_clock(seed, rate):
