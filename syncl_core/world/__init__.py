@@ -1,8 +1,11 @@
-"""A small procedural city with traffic, six cameras and a lidar, written in the nuScenes schema. Entirely synthetic.
+"""A small procedural city with traffic, six cameras and a lidar. Entirely synthetic; docs/world.md says what it holds.
 
-    scene.make_scene(seed) -> Scene            what is there and how it moves: a pure function of the seed
-    scene.boxes_at(scene, t) -> Boxes          the same at given times, as arrays of oriented boxes
+    generate.make_scene(seed) -> Scene         what is there and how it moves: a pure function of the seed
+    splits                                     scenes by name: world-train-000042, world-val-03, world-0007
+    scene.boxes_at(scene, t) -> Boxes          a scene at given times, as arrays of oriented boxes
     render.render(boxes, light, views, ...)    pictures, instance masks and depth, by ray casting in torch
+    photo.take(scene, ...)                     the same through the scene's cameras, with exposure and noise
+    source.WorldSource(split, ...)             key frames with ground truth for training, drawn while they are read
     writer.write_world(folder, ...)            tables and JPEGs that nuscenes-devkit loads
 
 Frames: scenes are laid out in the `city` frame (streets along x and y, z up, one crossing at the origin); a rigid

@@ -15,6 +15,7 @@ PAVEMENT_EDGE = KERB + 4.0
 HOUSES = PAVEMENT_EDGE + 0.6  # house fronts
 ZEBRA = (KERB + 1.0, KERB + 4.0)  # zebra crossings, distance from the axis of the crossing street
 STOP_LINE = KERB + 5.0
+LANE_CHANGE = 26.0  # metres along the street
 TURN_RADIUS = {"left": 9.0, "right": 6.5}  # metres
 
 
@@ -35,3 +36,10 @@ def turn_arcs(before: float, offset: float, side: str) -> tuple[tuple[float, flo
     # The lane crosses its continuation `offset` beyond (left) or before (right) the crossing's centre.
     straight = before + sign * offset - radius
     return (straight, 0.0), (radius * math.pi / 2, sign / radius)
+
+
+def lane_change(straight: float, side: int) -> tuple[tuple[float, float], ...]:
+    """Arcs of a change to the next lane (side 1: left, -1: right) that begins after `straight` metres."""
+    angle = 2 * math.atan(LANE_WIDTH / LANE_CHANGE)
+    radius = LANE_CHANGE / (2 * math.sin(angle))
+    return (straight, 0.0), (radius * angle, side / radius), (radius * angle, -side / radius)

@@ -1,9 +1,31 @@
-"""Which boxes, and which shadows, can appear in which tile of an image."""
+"""Which boxes, and which shadows, can appear in which view, and in which tile of it."""
 
+import numpy as np
 import torch
 
 _NEAR = 0.05  # metres in front of the camera; nearer geometry is clipped away before projection
 _EDGES = tuple((i, i | 1 << a) for a in range(3) for i in range(8) if not i >> a & 1)  # of `raycast.corners`
+
+
+def in_sight(center: np.ndarray, radius: np.ndarray, cam_from_city: np.ndarray, views) -> np.ndarray:
+    """Which balls [V, M] reach into the pyramids that `views` see; centres [V, M, 3], city frame, radii [V, M]."""
+    x, y, z = np.moveaxis(center @ np.swapaxes(cam_from_city[:, :3, :3], 1, 2) + cam_from_city[:, None, :3, 3], -1, 0)
+    focal_x, focal_y, u, v = (views.intrinsics[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    seen = z > -radius
+    # Each side of the pyramid: the distance from its plane must exceed -radius.
+    for focal, across, edge in ((focal_x, x, u), (-focal_x, x, views.width - u), (focal_y, y, v),
+                                (-focal_y, y, views.height - v)):  # fmt: skip
+        seen &= focal * across + edge * z > -radius * np.hypot(focal, edge)
+    return seen
+
+
+def pick(chosen: np.ndarray) -> np.ndarray:
+    """Indices [V, K] of the True of each row of `chosen` [V, M], padded with -1."""
+    row, column = np.nonzero(chosen)
+    counts = chosen.sum(axis=1)
+    index = np.full((len(chosen), int(counts.max(initial=0))), -1)
+    index[row, np.arange(len(row)) - (np.cumsum(counts) - counts)[row]] = column
+    return index
 
 
 def image_bounds(points: torch.Tensor, pixel_from_view: torch.Tensor) -> torch.Tensor:

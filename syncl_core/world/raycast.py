@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from syncl_core.world.scene import Boxes
-
 _HUGE = 1e12  # stands in for 1/0: a ray parallel to a slab
 
 
@@ -29,14 +27,17 @@ class Solids:
     offset: torch.Tensor  # [3, S] centre in the box's own axes
 
 
-def solids(boxes: Boxes, origins: np.ndarray, device: torch.device | str = "cpu") -> Solids:
-    """The boxes of times [V], seen from `origins` [V, 3] (city frame)."""
+def solids(
+    center: np.ndarray, yaw: np.ndarray, size: np.ndarray, origins: np.ndarray, device: torch.device | str = "cpu"
+) -> Solids:
+    """Boxes [V, M] (centres and sizes [V, M, 3]), seen from `origins` [V, 3] (city frame)."""
     # Relative positions first, then float32: centimetres survive however far the city is from its origin.
-    center = torch.from_numpy(boxes.center - origins[:, None]).to(device, torch.float32).flatten(0, 1).T
-    yaw = torch.from_numpy(np.ascontiguousarray(boxes.yaw)).to(device, torch.float32).flatten()
-    half = torch.from_numpy(boxes.size.T / 2).to(device, torch.float32).repeat(1, len(origins))
+    place, yaw, half = (
+        torch.from_numpy(value.reshape(-1, *value.shape[2:]).astype(np.float32)).to(device)
+        for value in (center - origins[:, None], yaw, size / 2)
+    )
     cos, sin = yaw.cos(), yaw.sin()
-    return Solids(cos=cos, sin=sin, half=half, offset=to_box_axes(center, cos, sin))
+    return Solids(cos=cos, sin=sin, half=half.T.contiguous(), offset=to_box_axes(place.T, cos, sin))
 
 
 def corners(boxes: Solids) -> torch.Tensor:

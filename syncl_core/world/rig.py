@@ -68,12 +68,18 @@ def base_from_lidar() -> np.ndarray:
     return result
 
 
-def camera_model(camera: str, width: int = IMAGE_SIZE[0]) -> CameraModel:
-    """Intrinsics for images of this width (pixels). Pixel i covers [i, i + 1), so scaling is exact."""
+def camera_model(camera: str, width: int = IMAGE_SIZE[0], height: int = 0) -> CameraModel:
+    """Intrinsics for images of this width (pixels) and, if `height` is not 0, its bottom `height` rows alone.
+
+    Pixel i covers [i, i + 1), so scaling is exact.
+    """
     mount, scale = MOUNTS[camera], width / IMAGE_SIZE[0]
+    rows = round(IMAGE_SIZE[1] * scale)
     u, v = mount.center
     intrinsics = np.array([[mount.focal, 0.0, u], [0.0, mount.focal, v], [0.0, 0.0, 1.0 / scale]]) * scale
-    return CameraModel(width=width, height=round(IMAGE_SIZE[1] * scale), intrinsics=intrinsics)
+    if height:
+        intrinsics[1, 2] -= rows - height
+    return CameraModel(width=width, height=height or rows, intrinsics=intrinsics)
 
 
 def sweep_times_us(key_frames: int) -> np.ndarray:

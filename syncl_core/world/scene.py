@@ -10,6 +10,7 @@ import numpy as np
 from syncl_core.world import motion
 from syncl_core.world.actors import Actor, Color
 from syncl_core.world.motion import Motion
+from syncl_core.world.sensor import PERFECT, Sensor
 
 SCENERY = -1  # owner of boxes that are no actor's
 
@@ -25,6 +26,8 @@ class Block:
     color: Color
     yaw: float = 0.0  # radians
     windows: bool = False  # a facade
+    glow: float = 0.0  # light of its own, in multiples of `color`
+    shadow: bool = True  # throws one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Scene:
     ego: Motion
     light: Light
     global_from_city: np.ndarray  # [4, 4]
+    sensor: Sensor = PERFECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,8 @@ class Boxes:
     color: np.ndarray  # [M, 3]
     owner: np.ndarray  # [M] int64 index into Scene.actors, or SCENERY
     windows: np.ndarray  # [M] bool
+    glow: np.ndarray  # [M] light of its own, in multiples of the colour
+    shadow: np.ndarray  # [M] bool, throws one
 
 
 def actor_poses(actor: Actor, t: np.ndarray) -> np.ndarray:
@@ -80,48 +86,64 @@ def city_from_base(scene: Scene, t: np.ndarray) -> np.ndarray:
     return result
 
 
-def boxes_at(scene: Scene, t: np.ndarray) -> Boxes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """A scene as arrays, made once: P boxes of scenery, Q parts of actors, M = P + Q."""
+
+    fixed: np.ndarray  # [P, 4] x, y, z of the centre and yaw, city frame
+    local: np.ndarray  # [Q, 3] centre of a part in its actor's frame, origin on the ground
+    swing: np.ndarray  # [Q] metres along x
+    part_owner: np.ndarray  # [Q] index into Scene.actors
+    movers: motion.Motions
+    constant: dict[str, np.ndarray]  # what Boxes holds that no time changes
+
+
+def assemble(scene: Scene) -> Assembly:
+    """The arrays of a scene."""
+    blocks, actors = scene.scenery, scene.actors
+    parts = [(p, i) for i, actor in enumerate(actors) for p in actor.parts]
+    owner = np.array([i for _, i in parts], dtype=np.int64)
+    low, high = (np.array([getattr(p, f) for p, _ in parts], np.float64).reshape(-1, 3) for f in ("low", "high"))
+    size = np.array([a.size for a in actors], dtype=np.float64).reshape(-1, 3)[owner]
+    drawn = [*blocks, *(p for p, _ in parts)]
+    return Assembly(
+        fixed=np.array([(*b.center, b.yaw) for b in blocks], dtype=np.float64).reshape(-1, 4),
+        local=(low + high) / 2 * size + np.array([0.0, 0.0, 0.5]) * size,
+        swing=np.array([p.swing for p, _ in parts]) * size[:, 0],
+        part_owner=owner,
+        movers=motion.stack([a.motion for a in actors]),
+        constant={
+            "size": np.concatenate(
+                [np.array([b.size for b in blocks], np.float64).reshape(-1, 3), (high - low) * size]
+            ),
+            "color": np.array([d.color for d in drawn], dtype=np.float64).reshape(-1, 3),
+            "owner": np.concatenate([np.full(len(blocks), SCENERY, dtype=np.int64), owner]),
+            "windows": np.array([b.windows for b in blocks] + [False] * len(parts), dtype=bool),
+            "glow": np.array([d.glow for d in drawn], dtype=np.float64),
+            "shadow": np.array([d.shadow for d in drawn], dtype=bool),
+        },
+    )
+
+
+def place(assembly: Assembly, t: np.ndarray) -> Boxes:
     """Everything that can be seen or hit, at times t [T] in seconds."""
     t = np.asarray(t, dtype=np.float64)
-    blocks = scene.scenery
-    groups = [_actor_boxes(actor, i, t) for i, actor in enumerate(scene.actors)]
-    if blocks:
-        groups.insert(0, _scenery_boxes(blocks, len(t)))
-    return Boxes(
-        center=np.concatenate([g.center for g in groups], axis=1),
-        yaw=np.concatenate([g.yaw for g in groups], axis=1),
-        size=np.concatenate([g.size for g in groups]),
-        color=np.concatenate([g.color for g in groups]),
-        owner=np.concatenate([g.owner for g in groups]),
-        windows=np.concatenate([g.windows for g in groups]),
-    )
-
-
-def _scenery_boxes(blocks: tuple[Block, ...], times: int) -> Boxes:
-    return Boxes(
-        center=np.tile(np.array([b.center for b in blocks], dtype=np.float64), (times, 1, 1)),
-        yaw=np.tile(np.array([b.yaw for b in blocks], dtype=np.float64), (times, 1)),
-        size=np.array([b.size for b in blocks], dtype=np.float64),
-        color=np.array([b.color for b in blocks], dtype=np.float64),
-        owner=np.full(len(blocks), SCENERY, dtype=np.int64),
-        windows=np.array([b.windows for b in blocks]),
-    )
-
-
-def _actor_boxes(actor: Actor, owner: int, t: np.ndarray) -> Boxes:
-    low, high, swing = (np.array([getattr(p, f) for p in actor.parts], np.float64) for f in ("low", "high", "swing"))
-    size = np.array(actor.size)
-    local = np.tile((low + high) / 2 * size, (len(t), 1, 1))
-    gait = np.sin(_STRIDE * motion.travelled(actor.motion, t))
-    local[..., 0] += gait[:, None] * swing * size[0]
-    x, y, z, yaw = actor_poses(actor, t)[:, :, None].transpose(1, 0, 2)
+    actor = assembly.part_owner
+    x, y, yaw = (motion.poses_of(assembly.movers, t)[actor]).transpose(2, 1, 0)  # [T, Q]
+    gait = np.sin(_STRIDE * motion.progress(assembly.movers, t)[0]).T[:, actor]
+    ahead, (_, left, up) = assembly.local[:, 0] + gait * assembly.swing, assembly.local.T
     cos, sin = np.cos(yaw), np.sin(yaw)
-    center = [x + cos * local[..., 0] - sin * local[..., 1], y + sin * local[..., 0] + cos * local[..., 1]]
-    return Boxes(
-        center=np.stack([*center, z + local[..., 2]], axis=-1),
-        yaw=np.broadcast_to(yaw, local.shape[:2]),
-        size=(high - low) * size,
-        color=np.array([p.color for p in actor.parts]),
-        owner=np.full(len(actor.parts), owner, dtype=np.int64),
-        windows=np.zeros(len(actor.parts), dtype=bool),
+    moved = np.stack(
+        [x + cos * ahead - sin * left, y + sin * ahead + cos * left, np.broadcast_to(up, x.shape)], axis=-1
     )
+    fixed = np.broadcast_to(assembly.fixed, (len(t), *assembly.fixed.shape))
+    return Boxes(
+        center=np.concatenate([fixed[..., :3], moved], axis=1),
+        yaw=np.concatenate([fixed[..., 3], yaw], axis=1),
+        **assembly.constant,
+    )
+
+
+def boxes_at(scene: Scene, t: np.ndarray) -> Boxes:
+    """`place(assemble(scene), t)`, for a scene that is looked at once."""
+    return place(assemble(scene), t)

@@ -1,11 +1,11 @@
-"""Houses, trees, lamps and the light of a scene, drawn from its seed."""
+"""Houses, trees and lamps of a scene, drawn from its seed."""
 
 import colorsys
 import math
 import random
 
 from syncl_core.world import city
-from syncl_core.world.scene import Block, Light
+from syncl_core.world.scene import Block
 
 _FACADES = ((0.66, 0.55, 0.46), (0.74, 0.70, 0.62), (0.56, 0.34, 0.28), (0.60, 0.62, 0.64), (0.80, 0.74, 0.60))
 _DEEPEST = 16.0  # metres from the front to the back of a house
@@ -76,32 +76,16 @@ def _lamp(x: float, y: float, yaw: float, side: int) -> list[Block]:
     gray = (0.38, 0.39, 0.40)
     return [
         Block(center=(x, y, 3.0), size=(0.14, 0.14, 6.0), yaw=yaw, color=gray),
-        Block(center=(x + arm_x, y + arm_y, 5.95), size=(0.25, 1.9, 0.12), yaw=yaw, color=gray),
+        Block(center=(x + arm_x, y + arm_y, 5.95), size=(0.25, 1.9, 0.12), yaw=yaw, color=gray, shadow=False),
+        Block(
+            center=(x + 1.8 * arm_x, y + 1.8 * arm_y, 5.87),
+            size=(0.2, 0.4, 0.06),
+            yaw=yaw,
+            color=(0.98, 0.88, 0.66),
+            glow=0.7,
+            shadow=False,
+        ),
     ]
-
-
-def make_light(rng: random.Random) -> Light:
-    """Sun and sky between a clear noon, a low golden sun and an overcast day."""
-    overcast = rng.random() ** 2
-    elevation, azimuth = math.radians(rng.uniform(34, 62)), rng.uniform(0, 2 * math.pi)
-    toward_sun = (
-        math.cos(elevation) * math.cos(azimuth),
-        math.cos(elevation) * math.sin(azimuth),
-        math.sin(elevation),
-    )
-    warmth = 0.12 * (62 - math.degrees(elevation)) / 28
-    sun = tuple((0.86 - 0.66 * overcast) * c for c in (1.0, 0.97 - 0.4 * warmth, 0.92 - warmth))
-    ambient = tuple((0.58 + 0.30 * overcast) * c for c in (0.95, 0.99, 1.06))
-    blue, gray = (0.36, 0.58, 0.88), (0.68, 0.72, 0.77)
-    zenith = tuple((1 - overcast) * b + overcast * g for b, g in zip(blue, gray, strict=True))
-    return Light(
-        toward_sun=toward_sun,
-        sun=sun,
-        ambient=ambient,
-        horizon=(0.80, 0.85, 0.90),
-        zenith=zenith,
-        haze=500 - 250 * overcast,
-    )
 
 
 def _vary(rng: random.Random, color: tuple[float, float, float]) -> tuple[float, float, float]:

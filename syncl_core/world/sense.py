@@ -10,7 +10,7 @@ from syncl_core.world.render import TILE, Pictures, Views
 from syncl_core.world.scene import Boxes
 
 LIDAR_RANGE = 80.0  # metres
-_COLUMNS = 8  # lidar columns of a tile
+_COLUMNS, _BEAMS = 12, 8  # lidar columns and beams of a tile
 
 
 def visible_share(boxes: Boxes, views: Views, pictures: Pictures, actors: int) -> np.ndarray:
@@ -23,11 +23,15 @@ def visible_share(boxes: Boxes, views: Views, pictures: Pictures, actors: int) -
 def _pixels_alone(boxes: Boxes, views: Views, actors: int, device: torch.device) -> torch.Tensor:
     """Pixels [A] that each actor would cover with nothing in front of it: every actor traced in tiles of its own."""
     pixels = render.scan(boxes, views, device)
-    owner = torch.from_numpy(boxes.owner).to(device)
-    member = owner == torch.arange(actors, device=device)[:, None]  # [A, M]
-    tile, actor = ((pixels.overlap.float() @ member.float().T) > 0).nonzero(as_tuple=True)
-    per_view = boxes.yaw.shape[1]
-    lists, counts = raycast.candidate_lists(pixels.overlap[tile] & member[actor], pixels.view[tile] * per_view)
+    per_view = len(pixels.box) // len(views.intrinsics)
+    owner = torch.from_numpy(boxes.owner).to(device)[pixels.box].view(-1, per_view)
+    hit_tile, hit_box = pixels.overlap.nonzero(as_tuple=True)
+    hit_owner = owner[pixels.view[hit_tile], hit_box]
+    # One tile for every actor that may show in a tile of the picture.
+    pair = torch.unique((hit_tile * actors + hit_owner)[hit_owner >= 0])
+    tile, actor = pair // actors, pair % actors
+    member = owner[pixels.view[tile]] == actor[:, None]
+    lists, counts = raycast.candidate_lists(pixels.overlap[tile] & member, pixels.view[tile] * per_view)
     rays = render.directions(pixels, tile)
     _, index = raycast.trace(pixels.solids, rays, lists, counts, torch.full_like(rays[0], torch.inf))
     covered = ((index >= 0) & _in_image(pixels, views)[tile]).sum(dim=1)
@@ -44,30 +48,39 @@ def _in_image(pixels: render.Scan, views: Views) -> torch.Tensor:
 
 def lidar_points(boxes: Boxes, city_from_lidar: np.ndarray, actors: int) -> np.ndarray:
     """Lidar returns [A] from each actor in one turn, taken as instantaneous. boxes: of one time, T = 1."""
-    solids = raycast.solids(boxes, city_from_lidar[None, :3, 3])
+    near = np.linalg.norm(boxes.center[0] - city_from_lidar[:3, 3], axis=1) - np.linalg.norm(boxes.size, axis=1)
+    near = np.flatnonzero(near < LIDAR_RANGE)
+    solids = raycast.solids(
+        boxes.center[:, near], boxes.yaw[:, near], boxes.size[None, near], city_from_lidar[None, :3, 3]
+    )
     city_from_base = city_from_lidar[:3, :3] @ rig.base_from_lidar()[:3, :3].T
     directions = torch.from_numpy(rig.lidar_directions() @ city_from_base.T).float()  # [columns, beams, 3]
-    directions = directions.reshape(-1, _COLUMNS * len(rig.LIDAR_BEAMS), 3).permute(2, 0, 1).contiguous()
-    lists, counts = raycast.candidate_lists(
-        _sector_overlap(solids, directions), torch.zeros(directions.shape[1]).long()
-    )
-    ground = torch.where(directions[2] < 0, -city_from_lidar[2, 3] / directions[2], torch.inf)
-    _, index = raycast.trace(solids, directions, lists, counts, ground.clamp(max=LIDAR_RANGE))
-    owner = torch.from_numpy(boxes.owner)[index[index >= 0].long()]
+    columns, beams = directions.shape[0] // _COLUMNS, directions.shape[1] // _BEAMS
+    tiles = directions.view(columns, _COLUMNS, beams, _BEAMS, 3).permute(4, 0, 2, 1, 3).flatten(3).flatten(1, 2)
+    lists, counts = raycast.candidate_lists(_sector_overlap(solids, tiles), torch.zeros(columns * beams).long())
+    ground = torch.where(tiles[2] < 0, -city_from_lidar[2, 3] / tiles[2], torch.inf)
+    _, index = raycast.trace(solids, tiles, lists, counts, ground.clamp(max=LIDAR_RANGE))
+    owner = torch.from_numpy(boxes.owner[near])[index[index >= 0].long()]
     return torch.bincount(owner[owner >= 0], minlength=actors).numpy()
 
 
 def _sector_overlap(solids: raycast.Solids, directions: torch.Tensor) -> torch.Tensor:
-    """Overlap [T, M] of the azimuth sectors of lidar tiles with boxes in range."""
-    x, y, _ = corners = raycast.corners(solids)
-    center = raycast.to_box_axes(solids.offset, solids.cos, -solids.sin)
-    azimuth = torch.atan2(center[1], center[0])
-    spread = _wrap(torch.atan2(y, x) - azimuth[:, None]).abs().amax(dim=1)
-    tile = directions[:, :, :: len(rig.LIDAR_BEAMS)]
-    first, last = (torch.atan2(tile[1, :, i], tile[0, :, i]) for i in (0, -1))
-    middle, width = first + _wrap(last - first) / 2, _wrap(last - first).abs() / 2
-    near = (corners.square().sum(dim=0).amin(dim=1) - solids.half.square().sum(dim=0) * 4) < LIDAR_RANGE**2
-    return (_wrap(middle[:, None] - azimuth).abs() <= width[:, None] + spread + 1e-3) & near
+    """Overlap [T, M] of the sectors of lidar tiles, directions [3, T, P], with boxes."""
+    x, y, z = raycast.to_box_axes(solids.offset, solids.cos, -solids.sin)
+    distance, radius = torch.hypot(x, y), torch.hypot(solids.half[0], solids.half[1])
+    azimuth = torch.atan2(y, x)
+    # Half the angle that the box's circle fills; all around if the lidar is inside.
+    spread = torch.where(radius < distance, torch.asin((radius / distance).clamp(max=1)), math.pi)
+    sector = torch.atan2(directions[1], directions[0])
+    middle = sector[:, :1] + _wrap(sector - sector[:, :1]).mean(dim=1, keepdim=True)
+    width = _wrap(sector - middle).abs().amax(dim=1, keepdim=True)
+    beside = _wrap(middle - azimuth).abs() <= width + spread + 1e-3
+    # Slopes of the beams against those under which a box can appear from its nearest and farthest places.
+    slope = directions[2] / torch.hypot(directions[0], directions[1])
+    near, far = ((distance + sign * radius).clamp(min=1e-3) for sign in (-1, 1))
+    low, high = z - solids.half[2], z + solids.half[2]
+    lowest, highest = low / torch.where(low < 0, near, far), high / torch.where(high > 0, near, far)
+    return beside & (slope.amax(dim=1)[:, None] >= lowest - 1e-4) & (slope.amin(dim=1)[:, None] <= highest + 1e-4)
 
 
 def _wrap(angle: torch.Tensor) -> torch.Tensor:

@@ -27,14 +27,16 @@ def ground_color(x: torch.Tensor, y: torch.Tensor, footprint: torch.Tensor) -> t
     color = _mix(_constant(_GRASS, mottle), _constant(_PAVEMENT, slabs), paved)
     color = _mix(color, _constant(_KERB, torch.ones_like(x)), kerb)
     color = _mix(color, _constant(_ASPHALT, mottle), street)
-    white, yellow = _markings(x, to_x, to_y, fx, fy)
-    white_y, yellow_y = _markings(y, to_y, to_x, fy, fx)
-    color = _mix(color, _constant(_PAINT, torch.ones_like(x)), torch.maximum(white, white_y))
-    return _mix(color, _constant(_YELLOW, torch.ones_like(x)), torch.maximum(yellow, yellow_y))
+    # Of two streets only the nearer one can have paint here: the other's ends before the crossing.
+    on_x = to_y <= to_x
+    along, f_along, f_across = torch.where(on_x, x, y), torch.where(on_x, fx, fy), torch.where(on_x, fy, fx)
+    white, yellow = _markings(along, torch.maximum(to_x, to_y), torch.minimum(to_x, to_y), f_along, f_across)
+    color = _mix(color, _constant(_PAINT, torch.ones_like(x)), white)
+    return _mix(color, _constant(_YELLOW, torch.ones_like(x)), yellow)
 
 
 def _markings(along, to_cross, across, f_along, f_across):
-    """White and yellow paint [n] of streets whose axis runs in the direction of `along`."""
+    """White and yellow paint [n] of a street whose axis runs in the direction of `along`."""
     open_road = 1 - _below(to_cross, city.STOP_LINE, f_along)
     center = _band(across, 0.10, 0.24, f_across) * open_road
     dashes = _band(across, city.LANE_WIDTH - 0.08, city.LANE_WIDTH + 0.08, f_across) * _pulse(

@@ -8,36 +8,16 @@ import numpy as np
 
 from syncl_core import geometry
 from syncl_core.classes import CAMERAS
-from syncl_core.world import motion, rig
+from syncl_core.world import rig
 from syncl_core.world.actors import Actor
-from syncl_core.world.scene import Scene, actor_poses, city_from_base
+from syncl_core.world.scene import Scene, city_from_base
+from syncl_core.world.taxonomy import ATTRIBUTES, CATEGORIES, VISIBILITY
+from syncl_core.world.truth import truth_of
 
-ANNOTATION_RANGE = 60.0  # metres from the ego
 SPLIT = "world"
 _EPOCH_US = 1_600_000_000_000_000  # start of scene 0
+_SPACING_US = 100_000_000  # from the start of a scene to that of the next
 _MOVING = 0.2  # m/s, slower is standing
-
-_CATEGORIES = {
-    "human.pedestrian.adult": "A grown-up on foot.",
-    "human.pedestrian.child": "A child on foot.",
-    "human.pedestrian.construction_worker": "Somebody on foot in working clothes.",
-    "vehicle.car": "A car or van.",
-    "vehicle.motorcycle": "A motorcycle, with its rider if there is one.",
-    "vehicle.bicycle": "A bicycle, with its rider if there is one.",
-    "vehicle.bus.rigid": "A bus.",
-    "vehicle.truck": "A truck without its trailer.",
-    "vehicle.trailer": "A trailer, towed or parked.",
-}
-_ATTRIBUTES = {
-    "vehicle.moving": "Drives.",
-    "vehicle.stopped": "Stands in traffic.",
-    "vehicle.parked": "Is parked.",
-    "cycle.with_rider": "Is ridden.",
-    "cycle.without_rider": "Stands without a rider.",
-    "pedestrian.moving": "Walks.",
-    "pedestrian.standing": "Stands.",
-}
-_VISIBILITY = {"1": ("v0-40", 0.4), "2": ("v40-60", 0.6), "3": ("v60-80", 0.8), "4": ("v80-100", 1.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +50,15 @@ def record(scene: Scene, seed: int, key_frames: int, image_width: int, sweeps: b
     sweep_us = rig.sweep_times_us(key_frames)
     return Recording(
         scene=scene,
-        start_us=_EPOCH_US + seed * 3_600_000_000,
+        start_us=start_us(seed),
         sweep_us=sweep_us if sweeps else sweep_us[:: rig.SWEEPS_PER_KEY_FRAME],
         image_width=image_width,
     )
+
+
+def start_us(seed: int) -> int:
+    """Time stamp of the first key frame of a scene, microseconds."""
+    return _EPOCH_US + seed * _SPACING_US
 
 
 def lead_us(channel: str) -> int:
@@ -95,11 +80,11 @@ def shared_tables(recordings: list[Recording], map_file: str, image_width: int) 
     channels = (rig.LIDAR, *CAMERAS)
     logs = [token("log", r.scene.name) for r in recordings]
     return {
-        "category": [{"token": token("category", n), "name": n, "description": d} for n, d in _CATEGORIES.items()],
-        "attribute": [{"token": token("attribute", n), "name": n, "description": d} for n, d in _ATTRIBUTES.items()],
+        "category": [{"token": token("category", n), "name": n, "description": d} for n, d in CATEGORIES.items()],
+        "attribute": [{"token": token("attribute", n), "name": n, "description": d} for n, d in ATTRIBUTES.items()],
         "visibility": [
             {"token": t, "level": level, "description": f"visible share of the object: {level[1:]} percent"}
-            for t, (level, _) in _VISIBILITY.items()
+            for t, (level, _) in VISIBILITY.items()
         ],
         "sensor": [
             {"token": token("sensor", c), "channel": c, "modality": "lidar" if c == rig.LIDAR else "camera"}
@@ -196,27 +181,23 @@ def _sensor_data(recording: Recording, key_us: list[int], samples: list[str]) ->
 
 
 def _annotations(recording: Recording, key_us, samples, observations) -> tuple[list[dict], list[dict]]:
-    """sample_annotation and instance rows of the actors in range that some sensor notices."""
-    scene, t = recording.scene, np.array(key_us) / 1e6
-    ego = city_from_base(scene, t)[:, :2, 3]
+    """sample_annotation and instance rows of the actors in range."""
+    scene, truth = recording.scene, truth_of(recording.scene, len(key_us))
     annotations, instances = [], []
     for i, actor in enumerate(scene.actors):
-        at = actor_poses(actor, t)
-        in_range = np.linalg.norm(at[:, :2] - ego, axis=1) < ANNOTATION_RANGE
-        noticed = [o.visible[i] > 0 or o.lidar_points[i] > 0 for o in observations]
-        frames = np.flatnonzero(in_range & np.array(noticed))
+        frames = np.flatnonzero(truth.annotated[:, i])
         if not len(frames):
             continue
-        instance = token("instance", scene.name, actor.name)
+        instance = instance_token(scene, actor)
         rows = _chain(
             {
                 "token": token("sample_annotation", scene.name, actor.name, key_us[k]),
                 "sample_token": samples[k],
                 "instance_token": instance,
                 "visibility_token": _visibility_token(observations[k].visible[i]),
-                "attribute_tokens": [token("attribute", _attribute(actor, t[k]))],
+                "attribute_tokens": [token("attribute", _attribute(actor, truth.speeds[k, i]))],
                 "size": [actor.size[1], actor.size[0], actor.size[2]],  # nuScenes: width, length, height
-                **_pose_fields(scene.global_from_city @ _city_from_box(at[k])),
+                **_pose_fields(truth.global_from_box[k, i]),
                 "num_lidar_pts": int(observations[k].lidar_points[i]),
                 "num_radar_pts": 0,
             }
@@ -235,16 +216,17 @@ def _annotations(recording: Recording, key_us, samples, observations) -> tuple[l
     return annotations, instances
 
 
-def _attribute(actor: Actor, t: float) -> str:
-    return actor.moving if motion.speed(actor.motion, t) > _MOVING else actor.still
+def instance_token(scene: Scene, actor: Actor) -> str:
+    """The identity of an actor, in tables and in ground truth."""
+    return token("instance", scene.name, actor.name)
+
+
+def _attribute(actor: Actor, speed: float) -> str:
+    return actor.moving if speed > _MOVING else actor.still
 
 
 def _visibility_token(visible: float) -> str:
-    return next((t for t, (_, most) in _VISIBILITY.items() if visible <= most), "4")
-
-
-def _city_from_box(pose: np.ndarray) -> np.ndarray:
-    return geometry.transform(pose[:3], geometry.quaternion_from_yaw(pose[3]))
+    return next((t for t, (_, most) in VISIBILITY.items() if visible <= most), "4")
 
 
 def _pose_fields(matrix: np.ndarray) -> dict:

@@ -18,7 +18,7 @@ import torch
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder
-from syncl_core.world import city, generate, render, rig, sense, tables
+from syncl_core.world import city, generate, photo, render, rig, sense, splits, tables
 from syncl_core.world.scene import Scene, boxes_at, city_from_base
 from syncl_core.world.tables import Observation, Recording
 
@@ -33,7 +33,8 @@ _MAP_SIZE, _MAP_RESOLUTION = 4000, 0.1  # pixels, metres per pixel (the devkit's
 class WorldConfig:
     """Which scenes to write, and how."""
 
-    scenes: int = 1
+    split: str = ""  # "train", "val" or "test": that split's first scenes; "": scenes from `seed` on
+    scenes: int = 0  # 0 = one, or all of `val` or `test`
     seconds: float = 10.0  # length of a scene; two key frames a second
     seed: int = 0  # of the first scene; the others follow
     image_width: int = 800  # pixels; 1600 is the size of the real cameras
@@ -76,17 +77,34 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
 def _check(folder: Path, config: WorldConfig) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; choose another folder or remove it")
-    if config.scenes < 1 or config.seed < 0 or config.workers < 0:
-        raise InputError("world: scenes must be at least 1, seed and workers not negative")
+    if config.workers < 0:
+        raise InputError("world: workers must not be negative")
+    scene_seeds(config)
     if not 1 <= config.seconds <= 60:
         raise InputError(f"world: seconds must lie between 1 and 60, got {config.seconds:g}")
     if not 160 <= config.image_width <= 1600 or config.image_width % 16:
         raise InputError(f"world: image width must be a multiple of 16 from 160 to 1600, got {config.image_width}")
 
 
+def scene_seeds(config: WorldConfig) -> range:
+    """The seeds of the scenes to write. Raises InputError naming what is wrong."""
+    if config.split:
+        if config.seed:
+            raise InputError("world: seed chooses free scenes; leave it out, or leave out split")
+        return splits.seeds(config.split, config.scenes or (1 if config.split == "train" else None))
+    if config.scenes < 0:
+        raise InputError(f"world: scenes must be at least 1, got {config.scenes}")
+    chosen = range(config.seed, config.seed + (config.scenes or 1))
+    if not 0 <= chosen[0] <= chosen[-1] < splits.VAL:
+        raise InputError(
+            f"world: seed must be at least 0 and seed + scenes at most {splits.VAL}; use split beyond that"
+        )
+    return chosen
+
+
 def _write_all(root: Path, config: WorldConfig, progress: Callable[[Iterable, int], Iterable]) -> None:
     key_frames = round(2 * config.seconds)
-    seeds = range(config.seed, config.seed + config.scenes)
+    seeds = scene_seeds(config)
     recordings = [_recording(seed, key_frames, config.image_width, config.sweeps) for seed in seeds]
     for channel in CAMERAS:
         (root / "samples" / channel).mkdir(parents=True)
@@ -104,7 +122,8 @@ def _write_all(root: Path, config: WorldConfig, progress: Callable[[Iterable, in
     for i, recording in enumerate(recordings):
         for name, rows in tables.scene_tables(recording, observations[i * key_frames : (i + 1) * key_frames]).items():
             content.setdefault(name, []).extend(rows)
-    content["splits"] = {tables.SPLIT: [r.scene.name for r in recordings]}
+    names = [r.scene.name for r in recordings]
+    content["splits"] = {tables.SPLIT: names, **({f"world_{config.split}": names} if config.split else {})}
     _write_tables(root / VERSION, content)
     _write_map(root / _MAP_FILE, recordings[0].scene)
 
@@ -135,10 +154,10 @@ def _render_sweep(job: _Job) -> Observation | None:
     """Write the six images of a sweep; for a key frame, what they and the lidar tell of the actors."""
     recording = _recording(job.seed, job.key_frames, job.image_width, job.sweeps)
     scene, end_us = recording.scene, recording.sweep_us[job.sweep]
-    t = rig.camera_times_us([end_us])[0] / 1e6
-    boxes, views = boxes_at(scene, t), camera_views(scene, t, job.image_width)
+    t_us = rig.camera_times_us([end_us])[0]
+    boxes, views = boxes_at(scene, t_us / 1e6), photo.camera_views(scene, t_us / 1e6, job.image_width)
     pictures = render.render(boxes, scene.light, views)
-    for image, channel in zip(pictures.rgb.numpy(), CAMERAS, strict=True):
+    for image, channel in zip(photo.develop(scene, pictures.rgb, t_us).numpy(), CAMERAS, strict=True):
         data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=JPEG_QUALITY, colorsubsampling="420")
         (job.root / recording.file_name(job.sweep, channel)).write_bytes(data)
     if not tables.is_key_frame(end_us):
@@ -148,18 +167,6 @@ def _render_sweep(job: _Job) -> Observation | None:
     return Observation(
         visible=sense.visible_share(boxes, views, pictures, len(scene.actors)),
         lidar_points=sense.lidar_points(boxes_at(scene, end), city_from_lidar, len(scene.actors)),
-    )
-
-
-def camera_views(scene: Scene, t: np.ndarray, image_width: int) -> render.Views:
-    """The six cameras, each where the vehicle is at its own time t [6] in seconds."""
-    models = [rig.camera_model(camera, image_width) for camera in CAMERAS]
-    base_from_cam = np.stack([rig.base_from_cam(camera) for camera in CAMERAS])
-    return render.Views(
-        city_from_cam=city_from_base(scene, t) @ base_from_cam,
-        intrinsics=np.stack([model.intrinsics for model in models]),
-        width=models[0].width,
-        height=models[0].height,
     )
 
 

@@ -1,17 +1,19 @@
 """Laws of the synthetic world's contents: motion in closed form, traffic without collisions, boxes inside boxes."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+import world_census
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncl_core.classes import CAMERAS, TRACKING_CLASSES
-from syncl_core.world import city, generate, motion, rig, scene
+from syncl_core.world import city, flow, generate, motion, rig, scene, splits, traffic
 from syncl_core.world.motion import Motion
 
-SECONDS = 6.0
+SECONDS = generate.SCENE_SECONDS
 
 numbers = st.floats(-20, 20)
 arcs = st.lists(st.tuples(st.floats(0, 30), st.floats(-0.1, 0.1)), max_size=3).map(lambda a: ((5.0, 0.0), *a))
@@ -75,11 +77,11 @@ def test_lane_points_keep_to_the_right():
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [generate.make_scene(seed, SECONDS) for seed in range(3)]
+    return [generate.make_scene(seed) for seed in range(4)]
 
 
 def test_scene_is_a_function_of_the_seed(scenes):
-    again = generate.make_scene(1, SECONDS)
+    again = generate.make_scene(1, 3.0)  # a shorter scene is the beginning of the longer one
     assert again.actors == scenes[1].actors and again.scenery == scenes[1].scenery and again.light == scenes[1].light
     assert again.actors != scenes[2].actors
 
@@ -91,13 +93,17 @@ def test_every_class_can_be_met(scenes):
 def test_actors_never_touch(scenes):
     """Separating axes of the footprints, at times between those the generator looks at."""
     for world in scenes:
-        for t in np.arange(0.1, SECONDS, 0.7):
-            at = np.array([scene.actor_poses(actor, np.array([t]))[0] for actor in world.actors])
-            for i, first in enumerate(world.actors):
-                for j in range(i):
-                    reach = (math.hypot(*first.size[:2]) + math.hypot(*world.actors[j].size[:2])) / 2
-                    if np.linalg.norm(at[i, :2] - at[j, :2]) < reach:
-                        assert _apart(at[i], first.size, at[j], world.actors[j].size), (first, world.actors[j], t)
+        times, checked = np.arange(0.03, SECONDS, 0.23), 0
+        bodies = [(scene.actor_poses(actor, times), actor.size, actor.name) for actor in world.actors]
+        ego = motion.poses(world.ego, times)[:, [0, 1, 2, 2]]
+        ego[:, :2] += traffic.EGO_MIDDLE * np.stack([np.cos(ego[:, 3]), np.sin(ego[:, 3])], axis=-1)
+        bodies.append((ego, traffic.EGO_SIZE, "ego"))
+        for (a, size_a, name_a), (b, size_b, name_b) in itertools.combinations(bodies, 2):
+            reach = (math.hypot(*size_a[:2]) + math.hypot(*size_b[:2])) / 2
+            for k in np.flatnonzero(np.linalg.norm(a[:, :2] - b[:, :2], axis=1) < reach):
+                checked += 1
+                assert _apart(a[k], size_a, b[k], size_b), (world.name, name_a, name_b, times[k])
+        assert checked > 100
 
 
 def _apart(pose_a, size_a, pose_b, size_b) -> bool:
@@ -119,7 +125,7 @@ def _footprint(pose, size):
 def test_parts_stay_inside_their_actor(scenes):
     """Whatever is drawn of an actor, at any phase of its stride, lies in the annotated box."""
     t = np.linspace(0, SECONDS, 40)
-    for world in scenes:
+    for world in scenes[:2]:
         boxes = scene.boxes_at(world, t)
         for i, actor in enumerate(world.actors):
             of = boxes.owner == i
@@ -159,3 +165,89 @@ def test_intrinsics_scale_with_the_image():
     assert (half.width, half.height) == (800, 450)
     np.testing.assert_allclose(half.intrinsics[:2], full.intrinsics[:2] / 2)
     np.testing.assert_allclose(half.intrinsics[2], [0, 0, 1])
+
+
+def test_difficulty_has_a_floor():
+    """What makes tracking hard is there in every scene, whatever the seed."""
+    counts = [world_census.census(seed) for seed in (0, splits.VAL, splits.TEST + 1, splits.TRAIN + 2)]
+    for of in counts:
+        assert of.in_range > 20 and of.noticed > 15 and of.classes >= 5
+        assert of.births >= 15 and of.exits >= 15 and of.hidden >= 20
+        assert of.crossing >= 3 and of.stop_and_go >= 5
+    assert np.mean([of.look_alikes for of in counts]) > 5
+
+
+def test_egos_and_hours_differ():
+    texts = [generate.make_scene(splits.TRAIN + i).description for i in range(24)]
+    for word in ("left", "right", "stops", "lane", "queue", "night", "overcast", "noon", "low sun", "dusk"):
+        assert any(word in text for text in texts), word
+
+
+def test_ego_turns_stops_and_changes_lanes():
+    """What the description says of the ego is what it does."""
+    t, found = np.linspace(0, SECONDS, 200), set()
+    for seed in range(24):
+        world = generate.make_scene(seed)
+        x, y, yaw = motion.poses(world.ego, t).T
+        slowest, side = motion.speed(world.ego, t).min(), y - y[0]
+        if "turns" in world.description:
+            expected = math.pi / 2 if "left" in world.description else -math.pi / 2
+            assert yaw[-1] == pytest.approx(expected, abs=1e-6)
+        elif "stops" in world.description or "queue" in world.description:
+            assert slowest < 1.5 and yaw[-1] == 0
+        elif "lane" in world.description:
+            assert abs(side[-1]) == pytest.approx(city.LANE_WIDTH, abs=1e-6) and np.abs(yaw).max() > 0.2
+        else:
+            assert np.abs(side).max() < 1e-9 and x[-1] > 0
+        found.add(world.description.split(",")[2])
+    assert len(found) == 6
+
+
+def test_lanes_of_drivers_equal_the_slow_twin():
+    """The intelligent driver model, written down once more from its equations; one red light, one leader."""
+    signal = flow.Signal(green=8.0, offset=12.0)  # red for the street along x at first
+    lane = [
+        flow.Driver(at=-40.0, length=4.5, wish=9.0, speed=8.0),
+        flow.Driver(at=-60.0, length=5.0, wish=10.0, speed=9.0),
+    ]
+    knots = flow.simulate(lane, 0, signal, 20.0)
+    (s1, v1), (s2, v2), step = (-40.0, 8.0), (-60.0, 9.0), 0.25
+    for k in range(80):
+        t = k * step
+        green = (t + 12.0) % 22.0 < 8.0
+        assert signal.is_green(0, t) == green
+        assert not (signal.is_green(0, t) and signal.is_green(1, t))
+        line = -city.STOP_LINE - 0.5 - s1 - 2.25
+        red = line + 2.0 if not green and line > 0 and v1 * v1 / 7.0 < line else math.inf
+        a1 = _idm(v1, 9.0, red, v1)
+        line2 = -city.STOP_LINE - 0.5 - s2 - 2.5
+        red2 = line2 + 2.0 if not green and line2 > 0 and v2 * v2 / 7.0 < line2 else math.inf
+        a2 = min(_idm(v2, 10.0, s1 - s2 - 4.75, v2 - v1), _idm(v2, 10.0, red2, v2))
+        n1, n2 = max(v1 + a1 * step, 0), max(v2 + a2 * step, 0)
+        s1, s2, v1, v2 = s1 + (v1 + n1) / 2 * step, s2 + (v2 + n2) / 2 * step, n1, n2
+        assert (knots[0][k + 1][1], knots[1][k + 1][1]) == pytest.approx((v1, v2), abs=1e-9)
+    speeds = np.array([[v for _, v in of] for of in knots])
+    assert speeds.min(axis=1).max() < 0.6 and speeds[:, -1].min() > 3  # both stood, both drive
+
+
+def _idm(v: float, wish: float, gap: float, closing: float) -> float:
+    wanted = 2.0 + max(0.0, 1.1 * v + v * closing / (2 * math.sqrt(1.8 * 2.2)))
+    return max(1.8 * (1 - (v / wish) ** 4 - (wanted / max(gap, 0.3)) ** 2), -6.0)
+
+
+def test_stacked_motions_are_each_motion():
+    """Padding of knots and arcs changes nothing, and equal knots are allowed."""
+    some = [
+        Motion(start=(1.0, 2.0, 0.3)),
+        Motion(
+            start=(0.0, 0.0, -1.0),
+            arcs=((5.0, 0.1), (3.0, -0.2)),
+            speeds=((0.0, 4.0), (2.0, 0.0), (2.0, 0.0), (5.0, 6.0)),
+        ),
+        Motion(start=(3.0, 1.0, 2.0), arcs=((7.0, 0.0),), speeds=((-3.0, 0.0), (-2.0, 1.5)), ahead=2.0),
+    ]
+    t = np.linspace(-4, 9, 40)
+    together, speeds = motion.poses_of(motion.stack(some), t), motion.progress(motion.stack(some), t)[1]
+    for i, path in enumerate(some):
+        np.testing.assert_allclose(together[i], motion.poses(path, t), atol=1e-12)
+        np.testing.assert_allclose(speeds[i], motion.speed(path, t), atol=1e-12)

@@ -1,6 +1,7 @@
 """Laws of the renderer, against a ray caster of loops and scalars and against the projection of `geometry`."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from syncl_core import geometry
-from syncl_core.world import generate, render, rig, scene, sense, surfaces, writer
+from syncl_core.world import generate, photo, render, rig, scene, sense, surfaces
 from syncl_core.world.actors import Actor, Part
 from syncl_core.world.motion import Motion
 from syncl_core.world.scene import Block, Boxes, Light
@@ -22,21 +23,23 @@ LIGHT = Light(
     haze=300.0,
 )
 
+FIELDS = ("size", "color", "owner", "windows", "glow", "shadow")  # of Boxes, that no time changes
+
 
 @pytest.fixture(scope="module")
 def world():
-    return generate.make_scene(4, 3.0)
+    return generate.make_scene(4)
 
 
 def small_views(world, t, width=32):
-    return writer.camera_views(world, t, width)
+    return photo.camera_views(world, t, width)
 
 
-def slow_hit(boxes: Boxes, time: int, origin: np.ndarray, direction: np.ndarray, limit: float, owners=None):
+def slow_hit(boxes: Boxes, time: int, origin: np.ndarray, direction: np.ndarray, limit: float, only=None):
     """Nearest box along a ray: index, distance, face (as render._face numbers them). One box at a time, in float64."""
     best, hit, face = limit, -1, -1
     for m in range(boxes.yaw.shape[1]):
-        if owners is not None and boxes.owner[m] not in owners:
+        if only is not None and not only[m]:
             continue
         cos, sin = math.cos(boxes.yaw[time, m]), math.sin(boxes.yaw[time, m])
         into_box = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
@@ -77,13 +80,13 @@ def slow_pixel(boxes, light, views, view, u, v):
             numbers = [torch.tensor([float(x)]) for x in (along, local[2] + half[2], width, 2 * footprint)]
             base = surfaces.facade_color(torch.tensor(base).float()[:, None], *numbers)[:, 0].numpy()
         open_sky = 0.8 if face < 4 else 1.0 if face == 4 else 0.45
-        color = base * (ambient * open_sky + sunlight * max(normal @ sun, 0))
+        color = base * (ambient * open_sky + sunlight * max(normal @ sun, 0) + boxes.glow[hit])
     elif math.isfinite(depth):
         stretch = 1 + np.abs(direction[:2]) / -direction[2]
         place = [torch.tensor([float(x)]) for x in point[:2]]
         base = surfaces.ground_color(*place, torch.tensor(footprint * stretch).float()[:, None])[:, 0].numpy()
         # The sun sees the ground unless something stands between; a hit from inside counts too.
-        dark = slow_hit(boxes, view, point + 1e3 * sun, -sun, 1e3)[0] >= 0
+        dark = slow_hit(boxes, view, point + 1e3 * sun, -sun, 1e3, boxes.shadow)[0] >= 0
         color = base * (ambient + sunlight * sun[2] * (not dark))
     else:
         slope = direction[2] / np.linalg.norm(direction)
@@ -96,13 +99,13 @@ def only_nearby(boxes: Boxes, at: np.ndarray, radius: float) -> Boxes:
     """Fewer boxes, so that the slow twin is bearable."""
     keep = np.linalg.norm(boxes.center[0, :, :2] - at, axis=-1) < radius
     return Boxes(center=boxes.center[:, keep], yaw=boxes.yaw[:, keep],
-                 **{name: getattr(boxes, name)[keep] for name in ("size", "color", "owner", "windows")})  # fmt: skip
+                 **{name: getattr(boxes, name)[keep] for name in FIELDS})  # fmt: skip
 
 
 @pytest.mark.parametrize("camera", [0, 4])
 def test_pictures_equal_the_slow_twin(world, camera):
     t = rig.camera_times_us([1_500_000])[0, camera : camera + 1] / 1e6
-    everything = writer.camera_views(world, np.repeat(t, 6), 32)
+    everything = photo.camera_views(world, np.repeat(t, 6), 32)
     views = render.Views(
         city_from_cam=everything.city_from_cam[camera : camera + 1],
         intrinsics=everything.intrinsics[camera : camera + 1],
@@ -132,6 +135,7 @@ def test_culling_loses_nothing(world, monkeypatch):
         bounds.shape[1] * rows * columns, bounds.shape[2], dtype=torch.bool
     )
     monkeypatch.setattr(render.culling, "tile_overlap", everything)
+    monkeypatch.setattr(render.culling, "in_sight", lambda center, *_: np.ones(center.shape[:2], dtype=bool))
     full = render.render(boxes, LIGHT, views)
     for name in ("rgb", "owner", "depth"):
         assert torch.equal(getattr(culled, name), getattr(full, name)), name
@@ -175,7 +179,7 @@ def solid_actor(x: float, y: float, yaw: float = 0.0, size=(4.0, 2.0, 1.5), cate
 def test_projected_box_coincides_with_the_mask(x, y, yaw):
     world = block_world(solid_actor(x, y, yaw))
     t = np.zeros(6)
-    views = writer.camera_views(world, t, 400)
+    views = photo.camera_views(world, t, 400)
     owner = render.render(scene.boxes_at(world, t), LIGHT, views).owner.numpy()
     pose = scene.actor_poses(world.actors[0], t[:1])
     corners = geometry.box_corners(
@@ -198,7 +202,7 @@ def test_visible_share_counts_what_is_not_hidden():
     wall = Block(center=(6.0, 5.0, 2.0), size=(0.2, 10.0, 4.0), color=(0.5, 0.5, 0.5))  # hides all with y > 0
     world = block_world(solid_actor(12.0, -4.0), solid_actor(16.0, 0.0), solid_actor(12.0, 4.0), scenery=(wall,))
     t = np.zeros(6)
-    boxes, views = scene.boxes_at(world, t), writer.camera_views(world, t, 480)
+    boxes, views = scene.boxes_at(world, t), photo.camera_views(world, t, 480)
     share = sense.visible_share(boxes, views, render.render(boxes, LIGHT, views), 3)
     assert share[0] == 1 and share[2] == 0 and share[1] == pytest.approx(0.5, abs=0.06)
 
@@ -210,7 +214,7 @@ def test_pixels_alone_equal_a_picture_without_the_others(world):
     for i in np.argsort(-counts.numpy())[[0, 3, 10]]:
         keep = boxes.owner == i
         alone = Boxes(center=boxes.center[:, keep], yaw=boxes.yaw[:, keep],
-                      **{n: getattr(boxes, n)[keep] for n in ("size", "color", "owner", "windows")})  # fmt: skip
+                      **{n: getattr(boxes, n)[keep] for n in FIELDS})  # fmt: skip
         # On its own and without ground: every pixel it could cover.
         picture = render.render(alone, LIGHT, views)
         lone = (picture.owner == i).sum()
@@ -241,3 +245,32 @@ def test_markings_fade_to_their_mean_far_away():
     coarse = surfaces.ground_color(x, y, torch.stack([torch.full_like(x, 10.0), torch.full_like(x, 0.01)]))
     assert (coarse.amax(dim=1) - coarse.amin(dim=1) < 0.02).all() and (fine.amax(dim=1) - fine.amin(dim=1) > 0.3).all()
     torch.testing.assert_close(coarse.mean(dim=1), fine.mean(dim=1), atol=0.03, rtol=0)
+
+
+def test_culling_loses_no_lidar_return(world, monkeypatch):
+    for t in (np.array([0.5]), np.array([12.0])):
+        city_from_lidar = scene.city_from_base(world, t)[0] @ rig.base_from_lidar()
+        culled = sense.lidar_points(scene.boxes_at(world, t), city_from_lidar, len(world.actors))
+        with monkeypatch.context() as patch:
+            everything = lambda solids, tiles: torch.ones(tiles.shape[1], len(solids.cos), dtype=torch.bool)  # noqa: E731
+            patch.setattr(sense, "_sector_overlap", everything)
+            full = sense.lidar_points(scene.boxes_at(world, t), city_from_lidar, len(world.actors))
+        assert full.sum() > 1000 and (culled == full).all()
+
+
+def test_shadow_and_glow_are_drawn_as_stated():
+    """A box without shadow leaves the ground lit; one that glows is as bright as its colour in the dark."""
+    whole = {"low": (-0.5, -0.5, -0.5), "high": (0.5, 0.5, 0.5), "color": (0.6, 0.2, 0.1)}
+    pictures = []
+    for more in ({}, {"shadow": False}, {"glow": 1.0}):
+        part = Part(**whole, **more)
+        actor = replace(solid_actor(8.0, 0.0), parts=(part,))
+        light = replace(LIGHT, sun=(0.0, 0.0, 0.0), ambient=(0.0, 0.0, 0.0), haze=1e9) if "glow" in more else LIGHT
+        world = replace(block_world(actor), light=light)
+        t = np.zeros(6)
+        pictures.append(render.render(scene.boxes_at(world, t), light, photo.camera_views(world, t, 320)))
+    throws, without, glows = (picture.rgb[0].float() for picture in pictures)
+    box = pictures[0].owner[0] == 0
+    darker = (throws < without - 10).all(-1)
+    assert darker.sum() > 50 and not (darker & box).any() and torch.equal(throws[box], without[box])
+    assert (glows[box] - torch.tensor([0.6, 0.2, 0.1]) * 255).abs().max() <= 1 and glows[-20:][~box[-20:]].max() == 0
