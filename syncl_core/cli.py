@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from syncl_core.commands import bag, bench, convert, evaluate, models, render, track, world
+from syncl_core.commands import bag, bench, convert, doctor, evaluate, models, render, robustness, track, train, world
 from syncl_core.errors import InputError
 
 EXAMPLES = """examples:
@@ -18,6 +18,9 @@ EXAMPLES = """examples:
   syncl convert f3.pth -c config/petr_vov_320x800.yaml -o tracker.safetensors    public weights
   syncl models                                 how big the trackers are
   syncl bench                                  how fast they are on this machine
+  syncl doctor                                 what is missing on this machine
+  syncl train config/petr_world_160x448.yaml -o out/run     train on the synthetic world
+  syncl robustness out/world --checkpoint out/run/model.safetensors -o out/robustness    AMOTA with cameras missing
 """
 
 
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (world, bag, track, evaluate, render, convert, models, bench):
+    for command in (world, bag, track, evaluate, render, convert, models, bench, doctor, train, robustness):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     if threading.current_thread() is threading.main_thread():

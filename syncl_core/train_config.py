@@ -29,9 +29,7 @@ class TrainConfig:
     max_gradient_norm: float = 35.0  # gradients are scaled down to it, all parameters together
     precision: str = "bf16"  # of the network on a GPU: bf16 (autocast) or fp32; a CPU always computes in fp32
     freeze_backbone: bool = False  # the image backbone stays as it starts
-    batch_norm: str = (
-        "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
-    )
+    batch_norm: str = "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
     spread_start: bool = False  # untrained queries differ, untrained boxes lie at them: for short trainings
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from syncl_core.data import tables
 from syncl_core.errors import InputError
+from syncl_core.evaluation.selection import SPLIT, link_root, samples_of, select_scenes
 from syncl_core.io.files import make_folder, write_text
 from syncl_core.io.submission import read_submission
 from syncl_core.types import ObjectSet
-
-_SPLIT = "selected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +67,8 @@ def evaluate_tracking(
         make_folder(output_dir)  # now, not after the evaluation
     version = tables.find_version(root, version)
     submission = read_submission(submission_path)
-    scenes = _select_scenes(Path(root), version, split_or_scenes, submission)
-    samples = _samples_of(Path(root), version, scenes)
+    scenes = select_scenes(Path(root), version, split_or_scenes, submission)
+    samples = samples_of(Path(root), version, scenes)
     if not samples:
         raise InputError(f"{root}: no key frame in {', '.join(scenes)}: nothing to evaluate")
     missing = [token for token in samples if token not in submission]
@@ -79,7 +78,7 @@ def evaluate_tracking(
             f"first {missing[0]}; a key frame without tracks needs an empty list"
         )
     with tempfile.TemporaryDirectory(prefix="syncl-eval-") as folder:
-        linked_root = _link_root(Path(root), version, scenes, Path(folder))
+        linked_root = link_root(Path(root), version, scenes, Path(folder))
         results = _results_file(submission_path, submission, samples, Path(folder))
         summary, details = _run_devkit(root, linked_root, version, results, Path(folder) / "metrics")
     if output_dir is not None:
@@ -108,41 +107,6 @@ def _format_row(name: str, row: ClassMetrics) -> str:
     ratios = "".join(f"{'-' if math.isnan(x) else f'{x:.3f}':>8}" for x in (row.amota, row.amotp, row.recall, row.mota))
     counts = "".join(f"{'-' if math.isnan(x) else f'{x:.0f}':>7}" for x in (row.ids, row.fp, row.fn))
     return f"{name:<12}{ratios}{counts}{row.gt:>8.0f}"
-
-
-def _select_scenes(
-    root: Path, version: str, split_or_scenes: str | Sequence[str], submission: Mapping[str, ObjectSet]
-) -> tuple[str, ...]:
-    records = tables.read_table(root, version, "scene")
-    present = tuple(record["name"] for record in records)
-    if isinstance(split_or_scenes, str) and split_or_scenes:
-        return tables.scenes_of_split(root, version, split_or_scenes, present)
-    if split_or_scenes:
-        unknown = [name for name in split_or_scenes if name not in present]
-        if unknown:
-            raise InputError(f"{root}: no scene {unknown[0]!r} in {version}; scenes here: {tables.some(present)}")
-        return tuple(dict.fromkeys(split_or_scenes))
-    samples = tables.read_table(root, version, "sample")
-    covered = {sample["scene_token"] for sample in samples if sample["token"] in submission}
-    if not covered:
-        raise InputError(f"{root}: the submission has no key frame of {version}; is it from another data set?")
-    return tuple(record["name"] for record in records if record["token"] in covered)
-
-
-def _samples_of(root: Path, version: str, scenes: Sequence[str]) -> list[str]:
-    tokens = {scene["token"] for scene in tables.read_table(root, version, "scene") if scene["name"] in scenes}
-    return [s["token"] for s in tables.read_table(root, version, "sample") if s["scene_token"] in tokens]
-
-
-def _link_root(root: Path, version: str, scenes: Sequence[str], folder: Path) -> Path:
-    """A nuScenes root of links with a split of our own: the devkit takes selections from `splits.json` only."""
-    linked = folder / "root"
-    (linked / version).mkdir(parents=True)
-    (linked / "maps").symlink_to(root.resolve() / "maps")
-    for name in tables.TABLES:
-        (linked / version / f"{name}.json").symlink_to(root.resolve() / version / f"{name}.json")
-    (linked / version / "splits.json").write_text(json.dumps({_SPLIT: list(scenes)}))
-    return linked
 
 
 def _results_file(path: str | Path, submission: Mapping[str, ObjectSet], samples: Sequence[str], folder: Path) -> Path:
@@ -186,7 +150,7 @@ def _run_devkit(
         config = config_factory("tracking_nips_2019")  # first: it fills a global that the boxes are checked against
         try:
             evaluation = TrackingEval(
-                config, str(results), _SPLIT, str(output_dir), version, str(linked_root), verbose=False
+                config, str(results), SPLIT, str(output_dir), version, str(linked_root), verbose=False
             )
         except Exception as error:
             reason = tables.describe(error).replace(str(linked_root), str(root))

@@ -1,0 +1,130 @@
+"""Clips of consecutive key frames, ready for the network. Clip number i of a run is a pure function of (seed, i).
+
+So neither the number of workers nor an interruption changes what a run sees. Numbers count clips over all processes:
+iteration t of W processes with B clips each consists of numbers t * W * B to (t + 1) * W * B - 1.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch.utils import _pytree
+from torch.utils.data import Dataset
+
+from syncl_core.config import SynclConfig
+from syncl_core.data.augment import Augmentation, augmented_frame, draw_augmentation
+from syncl_core.data.clip_source import ClipSource
+from syncl_core.data.targets import clip_targets, pad_targets, trainable
+from syncl_core.errors import InputError
+from syncl_core.tensors import Frame, Targets
+
+_ORDER_KEY, _AUGMENT_KEY, _REDRAW_KEY = 2, 3, 4  # keep different draws with the same seed apart
+_MOST_REDRAWS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """B clips of T frames."""
+
+    frames: tuple[Frame, ...]  # T
+    targets: tuple[Targets, ...]  # T
+    names: tuple[str, ...]  # B: scene and key frames, for messages
+
+    def to(self, device: torch.device) -> "Clip":
+        """The clip on `device`; from pinned memory the copy does not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Clip":
+        """What torch's loader calls before a copy to the GPU."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, function) -> "Clip":
+        frames, targets = _pytree.tree_map(function, (self.frames, self.targets))
+        return Clip(frames=frames, targets=targets, names=self.names)
+
+
+class ClipDataset(Dataset):
+    """The clips of a run by number. Every key frame is the last of one clip per epoch, in random order.
+
+    Clips at the start of a scene repeat its first frame. A clip with a frame nobody can be taught in is replaced by
+    another one, drawn by its number.
+    """
+
+    def __init__(self, source: ClipSource, config: SynclConfig, augment: bool = True):
+        self._source, self._config, self._augment = source, config, augment
+        counts = [(scene, source.num_key_frames(scene)) for scene in source.scene_names]
+        self._scenes = tuple(scene for scene, count in counts if count)
+        self._ends = np.cumsum([count for _, count in counts if count], dtype=np.int64)
+        if not self._scenes:
+            raise InputError("the training data has no key frame")
+        self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=np.int64))  # of the epoch asked for last
+
+    def __len__(self) -> int:
+        """Clips per epoch."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> Clip:
+        seed = self._config.train.seed
+        for attempt in range(_MOST_REDRAWS):
+            if attempt == 0:
+                index = self._shuffled(number)
+            else:
+                index = int(np.random.default_rng([seed, _REDRAW_KEY, number, attempt]).integers(len(self)))
+            clip = self._clip(index, number)
+            if clip is not None:
+                return clip
+        raise InputError(
+            f"{_MOST_REDRAWS} clips in a row have a frame without an object to learn; is the ground truth complete?"
+        )
+
+    def _shuffled(self, number: int) -> int:
+        epoch, position = divmod(number, len(self))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self._config.train.seed, _ORDER_KEY, epoch])
+            self._order = (epoch, rng.permutation(len(self)))
+        return int(self._order[1][position])
+
+    def _clip(self, index: int, number: int) -> Clip | None:
+        """The clip that ends at key frame `index`, counted over all scenes; None if it cannot teach."""
+        config = self._config
+        position = int(np.searchsorted(self._ends, index, side="right"))
+        scene = self._scenes[position]
+        last = index - (int(self._ends[position - 1]) if position else 0)
+        rows = [max(0, last - back) for back in reversed(range(config.train.clip_length))]
+        end = min(self._source.num_key_frames(scene), last + 1 + config.model.future_steps)
+        truth = {row: self._source.ground_truth(scene, row) for row in range(rows[0], end)}
+        sets = [self._source.frame_set(scene, row) for row in rows]
+        poses = np.stack([s.global_from_base @ s.base_from_model for s in sets])
+        name = f"{scene} key frames {rows[0]} to {rows[-1]}"
+        if not all(len(trainable(truth[row], pose, config)) for row, pose in zip(rows, poses, strict=True)):
+            return None
+        following = [
+            [truth[ahead] for ahead in range(row + 1, min(end, row + 1 + config.model.future_steps))] for row in rows
+        ]
+        key = [config.train.seed, _AUGMENT_KEY, number]
+        augmentation = draw_augmentation(config.train, key) if self._augment else Augmentation()
+        try:
+            frames = tuple(augmented_frame(s, config.image, augmentation) for s in sets)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        return Clip(
+            frames=frames,
+            targets=clip_targets([truth[row] for row in rows], following, poses, config),
+            names=(name,),
+        )
+
+
+def collate(clips: Sequence[Clip]) -> Clip:
+    """Clips of one scene each as a batch; targets are padded to the longest."""
+    moments = range(len(clips[0].frames))
+    return Clip(
+        frames=tuple(_stack([clip.frames[t] for clip in clips]) for t in moments),
+        targets=tuple(pad_targets([clip.targets[t] for clip in clips]) for t in moments),
+        names=tuple(name for clip in clips for name in clip.names),
+    )
+
+
+def _stack(frames: Iterable[Frame]) -> Frame:
+    frames = list(frames)
+    return Frame(**{f.name: torch.cat([getattr(frame, f.name) for frame in frames]) for f in fields(Frame)})

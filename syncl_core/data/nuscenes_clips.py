@@ -1,0 +1,55 @@
+"""A split of a nuScenes root as a ClipSource."""
+
+from pathlib import Path
+
+from syncl_core.config import SynclConfig
+from syncl_core.data.nuscenes import NuScenesScenes, Sample
+from syncl_core.errors import InputError
+from syncl_core.types import FrameSet, ObjectSet
+
+
+class NuScenesClips:
+    """The scenes of a split, official or custom, whose key frames have all images of the rig on disk.
+
+    Of a partly filled root the longest run of key frames with images counts. The tables are loaded once; workers made
+    by fork share them. Raises InputError, naming the folder, if no key frame can be used.
+    """
+
+    def __init__(self, root: str | Path, config: SynclConfig, split: str = "", version: str = ""):
+        self._data = NuScenesScenes(root, version)
+        self._cameras, self._classes = config.rig.cameras, config.classes
+        names = self._data.split(split) if split else self._data.scene_names
+        runs = {name: self._longest_run(self._data.samples(name)) for name in names}
+        self._samples = {name: samples for name, samples in runs.items() if samples}
+        if not self._samples:
+            where = f"split {split!r}" if split else "any scene"
+            raise InputError(f"{root}: no key frame of {where} has images of {', '.join(self._cameras)} on disk")
+
+    @property
+    def data(self) -> NuScenesScenes:
+        return self._data
+
+    @property
+    def scene_names(self) -> tuple[str, ...]:
+        return tuple(self._samples)
+
+    def num_key_frames(self, scene: str) -> int:
+        return len(self._samples[scene])
+
+    def sample(self, scene: str, index: int) -> Sample:
+        return self._samples[scene][index]
+
+    def frame_set(self, scene: str, index: int) -> FrameSet:
+        return self._data.frame_set(self._samples[scene][index].token, self._cameras)
+
+    def ground_truth(self, scene: str, index: int) -> ObjectSet:
+        return self._data.ground_truth(self._samples[scene][index].token, self._classes)
+
+    def _longest_run(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        complete = [len(self._data.cameras_on_disk(s.token, self._cameras)) == len(self._cameras) for s in samples]
+        best, start = (), 0
+        for end in range(len(samples) + 1):
+            if end == len(samples) or not complete[end]:
+                best = max(best, samples[start:end], key=len)
+                start = end + 1
+        return best

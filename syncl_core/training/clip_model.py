@@ -1,0 +1,105 @@
+"""A tracker and its losses as one module: clip in, losses out. This is what PyTorch distributes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from syncl_core.tensors import Frame, Targets
+from syncl_core.tracking.base import Tracker, assigned
+from syncl_core.train_config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipLoss:
+    """Scalars of a batch of clips. `losses` are to be minimised, `stats` only looked at."""
+
+    total: torch.Tensor
+    losses: dict[str, torch.Tensor]  # by name, weighted, summed over the frames
+    stats: dict[str, torch.Tensor]  # by name, mean over the frames that have them
+
+
+class ClipModel(nn.Module):
+    """Unrolls the tracker's own observe and commit over a clip; the ground truth decides instead of the score.
+
+    Gradients flow through all frames. `criterion` judges every frame: see losses.criterion.
+    """
+
+    def __init__(self, tracker: Tracker, criterion: nn.Module):
+        super().__init__()
+        self.tracker = tracker
+        self.criterion = criterion
+
+    def forward(self, frames: tuple[Frame, ...], targets: tuple[Targets, ...]) -> dict[str, dict[str, torch.Tensor]]:
+        """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into."""
+        strategy, framework = self.tracker.config.syncl, self.tracker.config.model.framework
+        parallel = strategy.needs_parallel and framework != "none"
+        state = self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device)
+        losses, stats = [], []
+        for number, (frame, target) in enumerate(zip(frames, targets, strict=True), start=1):
+            observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel)
+            judged = self.criterion(observation, target)
+            losses.append(judged.losses)
+            stats.append(judged.stats)
+            if framework == "none":
+                # A detector has no tracks to assign; some remember the last frame's image.
+                if number < len(frames):
+                    state = self.tracker.commit(observation, self.tracker.judge(observation))
+            elif framework == "pf_track" or number < len(frames):
+                state = self.tracker.commit(observation, assigned(judged.identity))
+                losses.append(self.criterion.forecast(state, target))
+        # Some parameters have no part in some clips (no track, no pair). All processes must still agree on who has a
+        # gradient, and weight decay must not depend on it.
+        unused = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
+        return {"losses": _join(losses, torch.sum) | {"unused": unused}, "stats": _join(stats, torch.nanmean)}
+
+
+def total_loss(output: dict[str, dict[str, torch.Tensor]]) -> ClipLoss:
+    """What `ClipModel` returned, summed up; stats are free of gradients."""
+    total = torch.stack([value.float() for value in output["losses"].values()]).sum()
+    losses = {name: value.detach() for name, value in output["losses"].items() if name != "unused"}
+    return ClipLoss(total=total, losses=losses, stats={k: v.detach() for k, v in output["stats"].items()})
+
+
+def prepare(tracker: Tracker, config: TrainConfig) -> None:
+    """Freeze and wrap parts of the tracker as the configuration says; names of weights do not change."""
+    backbone = tracker.img_backbone
+    if config.freeze_backbone:
+        backbone.requires_grad_(False)
+    elif config.checkpoint_activations:
+        for block in _blocks(backbone):
+            block.forward = _Recomputed(block.forward)
+
+
+def set_training(model: ClipModel, config: TrainConfig) -> None:
+    """Training mode, except for what is frozen."""
+    model.train()
+    backbone = model.tracker.img_backbone
+    if config.freeze_backbone:
+        backbone.eval()
+    if config.batch_norm == "frozen":
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+class _Recomputed:
+    """A module's `forward` that forgets its intermediate values and computes them again for the gradient."""
+
+    def __init__(self, forward):
+        self._forward = forward
+
+    def __call__(self, x: torch.Tensor):
+        return checkpoint(self._forward, x, use_reentrant=False) if torch.is_grad_enabled() else self._forward(x)
+
+
+def _blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The larger blocks of a backbone: what its stages, or the members of its list of stages, consist of."""
+    stages = [module for module in backbone.children() if isinstance(module, (nn.Sequential, nn.ModuleList))]
+    return [block for stage in stages for block in stage.children() if any(block.children())]
+
+
+def _join(parts: list[dict[str, torch.Tensor]], reduce) -> dict[str, torch.Tensor]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: reduce(torch.stack([part[name].float() for part in parts if name in part])) for name in names}

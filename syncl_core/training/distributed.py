@@ -1,0 +1,81 @@
+"""Several processes, one model: PyTorch's own engine, started by torchrun. Alone, all of this does nothing."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from syncl_core.errors import InputError
+
+_PATIENCE = timedelta(hours=2)  # processes wait for one that evaluates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """This process among those of a run."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+
+def join(device: str = "") -> Workers:
+    """Become one of the processes torchrun started, or the only one. `device` "" = a GPU if there is one.
+
+    Raises InputError for a device that cannot be used.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: cannot be used: {str(error).splitlines()[0]}") from None
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    return Workers(rank=rank, size=size, device=chosen)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def distribute(model: nn.Module, workers: Workers) -> nn.Module:
+    """The model as one of several copies whose gradients are averaged; alone, the model itself."""
+    if not dist.is_initialized():
+        return model
+    devices = [workers.device] if workers.device.type == "cuda" else None
+    # Statistics of batch norm stay each process's own; the first process's are saved.
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def gather(value: Any) -> list[Any]:
+    """The value of every process, in every process."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_of(flag: bool, workers: Workers) -> bool:
+    """Whether the flag is set in any process."""
+    if not dist.is_initialized():
+        return flag
+    total = torch.tensor(int(flag), device=workers.device)
+    dist.all_reduce(total)
+    return bool(total.item())

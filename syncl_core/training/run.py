@@ -1,0 +1,233 @@
+"""The training loop: the next clip, a step of the optimiser, now and then a snapshot and an evaluation."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from syncl_core.checkpoint import save_checkpoint, start_from
+from syncl_core.config import SynclConfig
+from syncl_core.data.augment import blank, draw_grid_mask
+from syncl_core.data.clip_source import ClipSource
+from syncl_core.data.clips import Clip, ClipDataset
+from syncl_core.data.loader import RunSampler, make_loader, next_clip
+from syncl_core.errors import InputError
+from syncl_core.losses.criterion import Criterion
+from syncl_core.tracking.base import Tracker
+from syncl_core.tracking.build import build_tracker
+from syncl_core.training import snapshot
+from syncl_core.training.clip_model import ClipModel, prepare, set_training, total_loss
+from syncl_core.training.distributed import Workers, any_of, distribute, gather
+from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from syncl_core.training.progress import Progress
+from syncl_core.training.start import spread
+
+SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
+
+_TOLD = ("amota", "amotp", "mota", "recall", "ids", "nds", "map", "map_present")
+
+Evaluate = Callable[[Tracker, int], dict[str, float]]
+"""Scores a tracker in evaluation mode after so many iterations; "score" decides which weights are the best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What the loop holds on to. `model` is the module, `distributed` the same one in PyTorch's engine."""
+
+    config: SynclConfig
+    folder: Path
+    workers: Workers
+    model: ClipModel
+    distributed: nn.Module
+    optimizer: torch.optim.Optimizer
+    iterations: int
+
+
+def train(
+    config: SynclConfig,
+    source: ClipSource,
+    folder: Path,
+    workers: Workers | None = None,
+    *,
+    evaluate: Evaluate | None = None,
+    resume: bool = False,
+    start: str | Path = "",
+) -> bool:
+    """Train; results and snapshots go to `folder`. `start`: weights to begin with. Returns False if interrupted.
+
+    Raises InputError, one line: a loss that is not finite (it names the clips), unusable data, a foreign snapshot.
+    """
+    workers = workers or Workers()
+    dataset = ClipDataset(source, config)
+    run = _make_run(config, folder, workers, len(dataset))
+    first, best = _resume(run) if resume else (0, float("-inf"))
+    if start and not resume:
+        for line in start_from(start, run.model.tracker):
+            if workers.leads:
+                print(line)
+    sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
+    loader = make_loader(dataset, sampler, config.train.workers, workers.device)
+    progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
+    with _stop_flag() as stop, contextlib.closing(progress):
+        clips = iter(loader)
+        for iteration in range(first, run.iterations):
+            best, stopped = _iterate(run, clips, iteration, best, progress, evaluate, stop)
+            if stopped:
+                progress.say(f"interrupted after {iteration + 1} iterations; go on with --resume")
+                return False
+    return True
+
+
+def num_iterations(config: SynclConfig, clips_per_epoch: int, processes: int) -> int:
+    """Steps of the optimiser in a whole run."""
+    per_step = config.train.batch_size * processes
+    return config.train.iterations or max(1, config.train.epochs * clips_per_epoch // per_step)
+
+
+def _make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoch: int) -> Run:
+    tracker = build_tracker(config, config.train.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        criterion = Criterion(config)
+        if config.train.spread_start:
+            spread(tracker)
+    prepare(tracker, config.train)
+    model = ClipModel(tracker, criterion).to(workers.device)
+    set_training(model, config.train)
+    torch.manual_seed(config.train.seed + workers.rank)  # dropout differs between processes
+    return Run(
+        config=config,
+        folder=folder,
+        workers=workers,
+        model=model,
+        distributed=distribute(model, workers),
+        optimizer=make_optimizer(model, config.train),
+        iterations=num_iterations(config, clips_per_epoch, workers.size),
+    )
+
+
+def _iterate(
+    run: Run,
+    clips: Iterator[Clip],
+    iteration: int,
+    best: float,
+    progress: Progress,
+    evaluate: Evaluate | None,
+    stop: threading.Event,
+) -> tuple[float, bool]:
+    """One iteration and what is due after it. Returns the best score so far, and whether to stop here."""
+    config, done = run.config.train, iteration + 1
+    started = time.perf_counter()
+    clip = next_clip(clips)
+    waited = time.perf_counter() - started
+    tensors = _optimise(run, clip, iteration)
+    shown = None
+    if done % config.log_every == 0 or done == run.iterations:
+        shown = dict(zip(tensors, torch.stack([t.float() for t in tensors.values()]).tolist(), strict=True))
+        seconds = time.perf_counter() - started
+        rate = run.optimizer.param_groups[0]["lr"]
+        progress.record(done, shown | {"learning_rate": rate, "seconds": seconds, "data_share": waited / seconds})
+    progress.step(waited, time.perf_counter() - started, shown)
+
+    stopped = any_of(stop.is_set(), run.workers)
+    last = done == run.iterations
+    if evaluate and config.evaluate_every and not stopped and (last or done % config.evaluate_every == 0):
+        best = _evaluate(run, evaluate, done, best, progress)
+    if last or stopped or done % config.save_every == 0:
+        _save(run, done, best)
+    return best, stopped and not last
+
+
+def _optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
+    """One step of the optimiser; returns its scalars on the device."""
+    config, device = run.config.train, run.workers.device
+    set_learning_rate(run.optimizer, learning_rate(config, iteration, run.iterations))
+    clip = _blanked(clip.to(device), run.config, iteration)
+    half = device.type == "cuda" and config.precision == "bf16"
+    where = f"iteration {iteration + 1}, {'; '.join(clip.names)}"
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss = total_loss(run.distributed(clip.frames, clip.targets))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.total.backward()
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.max_gradient_norm)
+    # Gradients are averaged over processes, so one that is not finite stops all of them here, before any weight is.
+    if not torch.isfinite(loss.total.detach() + norm):
+        raise InputError(
+            f"{where}: the loss is {loss.total.item():.3g} and its gradient {norm.item():.3g}; nothing was written, "
+            f"{SNAPSHOT} is from before. A lower train.learning_rate or a longer train.warmup_iterations may help"
+        )
+    run.optimizer.step()
+    scalars = {"loss": loss.total.detach(), "gradient_norm": norm}
+    scalars |= {f"losses/{name}": value for name, value in loss.losses.items()}
+    return scalars | {f"stats/{name}": value for name, value in loss.stats.items()}
+
+
+def _blanked(clip: Clip, config: SynclConfig, iteration: int) -> Clip:
+    stays = draw_grid_mask(config.train, config.image, iteration)
+    if stays is None:
+        return clip
+    return replace(clip, frames=tuple(blank(frame, stays, config.image) for frame in clip.frames))
+
+
+def _evaluate(run: Run, evaluate: Evaluate, done: int, best: float, progress: Progress) -> float:
+    """Score the weights as they are, and keep them if none were better."""
+    random = snapshot.random_state(run.workers.device)
+    run.model.eval()
+    scores = evaluate(run.model.tracker, done)
+    set_training(run.model, run.config.train)
+    snapshot.set_random_state(random, run.workers.device)
+    if not run.workers.leads:
+        return best
+    progress.record(done, {f"eval/{name}": value for name, value in scores.items()})
+    told = (f"{name} {scores[name]:.3f}" for name in _TOLD if name in scores)
+    progress.say(f"iteration {done}: {', '.join(told)}")
+    if scores["score"] > best:
+        save_checkpoint(run.folder / BEST, run.model.tracker)
+    return max(best, scores["score"])
+
+
+def _save(run: Run, done: int, best: float) -> None:
+    ranks = gather(snapshot.random_state(run.workers.device))
+    if run.workers.leads:
+        modules = {"model": run.model, "optimizer": run.optimizer}
+        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, modules, ranks, best)
+        save_checkpoint(run.folder / LAST, run.model.tracker)
+
+
+def _resume(run: Run) -> tuple[int, float]:
+    """Take everything from the snapshot; returns the iteration to go on with, and the best score so far."""
+    content = snapshot.load_snapshot(run.folder / SNAPSHOT, run.config, run.workers.size)
+    run.model.load_state_dict(content["model"])
+    run.optimizer.load_state_dict(content["optimizer"])
+    snapshot.set_random_state(content["ranks"][run.workers.rank], run.workers.device)
+    return content["iteration"], content["best"]
+
+
+@contextlib.contextmanager
+def _stop_flag() -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM, so that a step is never torn apart; the second one ends the program."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,144 @@
+"""The clips of a run: every one once per epoch, the same for a seed however they are computed."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from nuscenes_fixture import SCENES, real_root, write_tiny_nuscenes
+from torch.utils import _pytree
+from train_fixture import ToySource, toy_config
+
+from syncl_core.config import SynclConfig
+from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.data.loader import RunSampler, make_loader
+from syncl_core.data.nuscenes_clips import NuScenesClips
+from syncl_core.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def _equal(a, b) -> bool:
+    first, second = (_pytree.tree_leaves((clip.frames, clip.targets)) for clip in (a, b))
+    return a.names == b.names and all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+def test_every_key_frame_ends_one_clip_per_epoch_in_another_order():
+    dataset = ClipDataset(ToySource(key_frames=5), toy_config())
+    assert len(dataset) == 10
+    epochs = [[dataset[number].names[0] for number in range(10 * e, 10 * e + 10)] for e in range(2)]
+    ends = {f"{scene} key frames {max(0, last - 2)} to {last}" for scene in ("toy-0", "toy-1") for last in range(5)}
+    assert set(epochs[0]) == set(epochs[1]) == ends
+    assert epochs[0] != epochs[1]
+    other_seed = ClipDataset(ToySource(key_frames=5), toy_config(seed=1))
+    assert [other_seed[number].names[0] for number in range(10)] != epochs[0]
+
+
+def test_the_start_of_a_scene_is_repeated():
+    dataset = ClipDataset(ToySource(), toy_config())
+    clip = next(c for c in map(dataset.__getitem__, range(8)) if c.names[0].endswith("key frames 0 to 1"))
+    assert [frame.t_ns.item() * 1e-9 for frame in clip.frames] == [0.5, 0.5, 1.0]
+    assert [t.identity[0].tolist() for t in clip.targets] == [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3]]
+    assert torch.equal(clip.targets[0].motion, clip.targets[1].motion)
+
+
+def test_the_future_is_that_of_the_scene_not_of_the_clip():
+    clip = next(
+        c for c in map(ClipDataset(ToySource(), toy_config()).__getitem__, range(8)) if c.names[0].endswith("0 to 2")
+    )
+    car = [targets.motion_valid[0, 0].tolist() for targets in clip.targets]
+    assert car == [[True] * 3 + [False], [True] * 2 + [False] * 2, [True] + [False] * 3]  # four key frames
+
+
+def test_a_clip_that_cannot_teach_is_replaced_the_same_way_every_time():
+    source = ToySource(empty=(("toy-0", 1), ("toy-0", 2), ("toy-1", 3)))
+    dataset = ClipDataset(source, toy_config())
+    clips = [dataset[number] for number in range(24)]
+    usable = {"toy-0 key frames 0 to 0", *(f"toy-1 key frames 0 to {last}" for last in range(3))}
+    assert {clip.names[0] for clip in clips} == usable
+    assert all(_equal(clip, ClipDataset(source, toy_config())[number]) for number, clip in enumerate(clips[:8]))
+
+
+def test_without_any_ground_truth_it_says_so():
+    nothing = ToySource(empty=tuple((scene, i) for scene in ("toy-0", "toy-1") for i in range(4)))
+    with pytest.raises(InputError, match="100 clips in a row .* ground truth"):
+        ClipDataset(nothing, toy_config())[0]
+    with pytest.raises(InputError, match="no key frame"):
+        ClipDataset(ToySource(scenes=()), toy_config())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_share_a_run_and_workers_change_nothing(workers):
+    """Two processes with a clip each see what one process with two clips sees; a resumed run goes on with the next."""
+    config = toy_config(resize=(0.9, 1.2), flip=0.5)
+    dataset = ClipDataset(ToySource(), config)
+    alone = list(make_loader(dataset, RunSampler(2, 0, 6), workers, CPU))
+    assert len(alone) == 6
+    shares = [list(make_loader(dataset, RunSampler(1, 2, 6, rank, 2), workers, CPU)) for rank in (0, 1)]
+    for iteration, (first, second) in enumerate(zip(*shares, strict=True), start=2):
+        assert _equal(collate([dataset[2 * iteration], dataset[2 * iteration + 1]]), alone[iteration])
+        for rank, clip in enumerate((first, second)):
+            assert clip.names[0] == alone[iteration].names[rank]
+            assert torch.equal(clip.frames[2].images[0], alone[iteration].frames[2].images[rank])
+
+
+def test_loading_moves_no_random_numbers():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    next(iter(make_loader(ClipDataset(ToySource(), toy_config()), RunSampler(1, 0, 2), 1, CPU)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def _nuscenes_config(**train) -> SynclConfig:
+    config = toy_config(**train)
+    return dataclasses.replace(config, rig=SynclConfig().rig, sync=SynclConfig().sync)
+
+
+def test_nuscenes_splits_become_clips(tmp_path):
+    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+    root = write_tiny_nuscenes(tmp_path, sweeps_between=0)
+    config = _nuscenes_config()
+    clips = NuScenesClips(root, config)
+    assert clips.scene_names == SCENES and NuScenesClips(root, config, "tiny_val").scene_names == SCENES[1:]
+    clips = pickle.loads(pickle.dumps(clips))
+    assert [clips.num_key_frames(scene) for scene in SCENES] == [4, 4]
+    clip = next(c for c in map(ClipDataset(clips, config).__getitem__, range(8)) if c.names[0].endswith("0 to 2"))
+    names = ("car", "walker", "barrier")  # the truck has no points, the far car is out of range, the dog no class
+    assert sorted(config.classes[i] for i in clip.targets[0].label[0]) == sorted(("car", "pedestrian", "barrier"))
+    assert clip.targets[0].identity.tolist() == [list(range(len(names)))]
+    assert clip.frames[0].camera_valid.all() and clip.frames[0].images.shape == (1, 6, 3, 32, 64)
+
+
+def test_of_a_partly_filled_root_the_longest_run_counts(tmp_path):
+    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+    root = write_tiny_nuscenes(tmp_path, sweeps_between=0)
+    images = sorted((root / "samples" / "CAM_BACK").glob("*.jpg"))
+    assert len(images) == 8
+    images[1].unlink()  # the second key frame of the first scene
+    for image in images[4:]:
+        image.unlink()
+    clips = NuScenesClips(root, _nuscenes_config())
+    assert clips.scene_names == SCENES[:1] and clips.num_key_frames(SCENES[0]) == 2
+    assert clips.sample(SCENES[0], 0) == clips.data.samples(SCENES[0])[2]
+    with pytest.raises(
+        InputError, match=rf"^{root}: no key frame of split 'tiny_val' has images of CAM_FRONT, .* on disk$"
+    ):
+        NuScenesClips(root, _nuscenes_config(), "tiny_val")
+
+
+def test_boxes_of_real_clips_lie_where_the_images_show_them():
+    """Real boxes, through targets and augmentation, project into an image: at least one for every camera."""
+    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+    config = _nuscenes_config(clip_length=2, resize=(0.94, 1.25))
+    config = dataclasses.replace(config, image=dataclasses.replace(config.image, height=128, width=320))
+    clips = NuScenesClips(real_root("nuscenes_two_frames"), config, "two_frames")
+    clip = next(c for c in map(ClipDataset(clips, config).__getitem__, range(4)) if c.names[0].endswith("0 to 1"))
+    targets, frame = clip.targets[1], clip.frames[1]
+    center = torch.cat([targets.box[0][:, [0, 1, 4]].double(), torch.ones(targets.box.shape[1], 1)], dim=1)
+    u, v, depth, _ = (frame.image_from_model[0] @ center.T).unbind(1)  # [N, M] each
+    inside = (depth > 1) & (u / depth > 0) & (u / depth < 320) & (v / depth > 0) & (v / depth < 128)
+    assert inside.any(dim=1).all() and inside.any(dim=0).float().mean() > 0.9
+    assert np.isfinite(targets.box.numpy()).all() and targets.motion_valid[0].sum() == 0  # nothing follows
+    first = clip.targets[0]
+    assert first.motion_valid[0, :, 0].float().mean() > 0.8 and not first.motion_valid[0, :, 1:].any()

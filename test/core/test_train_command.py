@@ -1,0 +1,154 @@
+"""`syncl train` as the user has it: files, switches, and one line for every mistake. Official scores of known boxes."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from nuscenes_fixture import SCENES, write_tiny_nuscenes
+from train_fixture import ToySource, toy_config
+
+from syncl_core.checkpoint import load_checkpoint
+from syncl_core.classes import DETECTION_CLASSES
+from syncl_core.cli import main
+from syncl_core.config import SynclConfig
+from syncl_core.frames import make_frame
+from syncl_core.tracking.build import build_tracker
+
+pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+pytest.importorskip("motmetrics", reason="motmetrics is not installed")
+from syncl_core.data.nuscenes import NuScenesScenes  # noqa: E402
+from syncl_core.evaluation.detection import attribute, evaluate_detection  # noqa: E402
+from syncl_core.training.evaluate import detections  # noqa: E402
+
+_CONFIG = """
+name: tiny
+image: {height: 32, width: 64}
+model: {embed_dim: 32, num_queries: 16, num_layers: 2, num_heads: 2, ffn_dim: 64, reasoning_layers: 1, depth_bins: 8}
+track: {slots: 8}
+train: {clip_length: 2, iterations: 2, workers: 1, log_every: 1, evaluate_every: 2, batch_norm: trained}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_tiny_nuscenes(tmp_path_factory.mktemp("data"), sweeps_between=0)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(_CONFIG)
+    return path
+
+
+def test_a_run_leaves_weights_log_and_scores(root, config, tmp_path, capsys):
+    out = tmp_path / "run"
+    data = ["--data", str(root), "--split", "tiny_val", "--eval-split", "tiny_val", "--device", "cpu", "-o", str(out)]
+    assert main(["train", str(config), *data, "--ablation", "table6/4", "--set", "train.seed=3"]) == 0
+    assert f"trained weights -> {out / 'last.safetensors'}" in capsys.readouterr().out
+    for name in ("last.safetensors", "best.safetensors"):
+        tracker = load_checkpoint(out / name)
+        assert tracker.config.syncl.enabled and tracker.config.syncl.filter.candidates == 4
+        assert tracker.config.train.seed == 3 and not [n for n in tracker.state_dict() if "contrast" in n]
+    scores = json.loads((out / "evaluations" / "iteration-0000002" / "scores.json").read_text())
+    assert scores["score"] == scores["amota"] and {"nds", "map", "mATE", "ids", "ap/car"} <= scores.keys()
+    assert main(["train", str(config), *data]) == 2
+    assert "holds a run already; give --resume" in capsys.readouterr().err
+    assert main(["train", str(config), *data, "--resume"]) == 2
+    assert capsys.readouterr().err.startswith(f"syncl: error: {out / 'last.pt'}: ")
+    again = ["--ablation", "table6/4", "--set", "train.seed=3", "--resume", "--set", "train.workers=0"]
+    assert main(["train", str(config), *data, *again]) == 0
+
+
+def test_a_detector_is_scored_by_nds(root, config, tmp_path):
+    out = tmp_path / "detector"
+    data = ["--data", str(root), "--split", "tiny_val", "--eval-split", "tiny_val", "--device", "cpu", "-o", str(out)]
+    assert main(["train", str(config), *data, "--set", "model.framework=none", "--set", "train.clip_length=1"]) == 0
+    scores = json.loads((out / "evaluations" / "iteration-0000002" / "scores.json").read_text())
+    assert scores["score"] == scores["nds"] and "amota" not in scores
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["{config}", "-o", "{out}", "--resume"], "{out}/last.pt: no such snapshot; nothing to resume"),
+        (["{config}"], "syncl train needs CONFIG and -o OUT; see syncl train --help"),
+        (["{config}", "-o", "{out}", "--set", "train.epoch=3"], "train.epoch: unknown key; known here: "),
+        (["{config}", "-o", "{out}", "--set", "train.epochs"], "--set train.epochs: expected KEY=VALUE"),
+        (["{config}", "-o", "{out}", "--set", "name=[1"], "--set name=[1: the value is not valid YAML"),
+        (["{config}", "-o", "{out}", "--ablation", "table9/1"], "--ablation table9/1: unknown; known: table4a/1"),
+        (["{config}", "-o", "{out}", "--device", "warp"], "--device warp: cannot be used: "),
+        (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
+        (["{config}", "-o", "{out}", "--data", "{root}", "--split", "x"], "{root}: split 'x' is unknown"),
+        (
+            ["{config}", "-o", "{out}", "--data", "{root}", "--split", "tiny_val", "--init", "/no.pth"]
+            + ["--set", "train.evaluate_every=0"],
+            "/no.pth: no such checkpoint",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(root, config, tmp_path, capsys, arguments, message):
+    known = {"config": config, "out": tmp_path / "run", "root": root}
+    assert main(["train", *(a.format(**known) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"syncl: error: {message.format(**known)}") and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_ablations_are_listed(capsys):
+    assert main(["train", "--list-ablations"]) == 0
+    assert "table4a/5" in capsys.readouterr().out
+
+
+def test_true_boxes_are_perfect_detections(root):
+    """The devkit's own figures: nothing is lost on the way into its format but the attributes, which are guessed."""
+    data = NuScenesScenes(root)
+    samples = [sample for scene in SCENES for sample in data.samples(scene)]
+    truth = {sample.token: data.ground_truth(sample.token, DETECTION_CLASSES) for sample in samples}
+    metrics = evaluate_detection(root, "", "", truth)
+    assert metrics.class_ap == pytest.approx({"car": 1.0, "pedestrian": 1.0, "barrier": 1.0}, abs=1e-9)
+    assert metrics.present_ap == pytest.approx(1.0) and metrics.mean_ap == pytest.approx(0.3)
+    assert (metrics.scenes, metrics.num_samples) == (SCENES, 8)
+    # Of nine classes with a speed, two are there and have none wrong; the others count as 1.
+    assert metrics.errors["mAVE"] == pytest.approx(6 / 8) and metrics.errors["mATE"] == pytest.approx(7 / 10)
+    nothing = evaluate_detection(root, "", "tiny_val", {})
+    assert (nothing.nds, nothing.present_ap, nothing.num_samples) == (0.0, 0.0, 4)
+
+
+def test_attributes_follow_from_class_and_speed():
+    assert [attribute("car", v) for v in (0.1, 0.3)] == ["vehicle.parked", "vehicle.moving"]
+    assert [attribute("bus", v) for v in (0.1, 0.3)] == ["vehicle.stopped", "vehicle.moving"]
+    assert [attribute("bicycle", v) for v in (0.1, 0.3)] == ["cycle.without_rider", "cycle.with_rider"]
+    assert attribute("pedestrian", 0.0) == "pedestrian.standing" and attribute("barrier", 9.0) == ""
+
+
+@torch.inference_mode()
+def test_detections_are_the_best_classes_of_all_rows():
+    config, source = toy_config(), ToySource()
+    tracker = build_tracker(config)
+    tracker.STReasoner.track_cls[-1].bias += 4.0  # rows become tracks
+    state = tracker.init_state()
+    for index in range(2):
+        observation = tracker.observe(state, make_frame(source.frame_set("toy-0", index), config.image))
+        found = detections(observation, config, count=30)
+        state = tracker.commit(observation, tracker.judge(observation))
+    scores, boxes = observation.refined.logits[0].sigmoid(), observation.refined.box[0]
+    slow = sorted(
+        (
+            (float(scores[row, label]), row, label)
+            for row in range(24)
+            for label in range(10)
+            if observation.valid[0, row]
+        ),
+        reverse=True,
+    )[:30]
+    assert observation.valid[0].sum() > 16 and any(row >= 16 for _, row, _ in slow)
+    assert found.score[0].tolist() == pytest.approx([score for score, _, _ in slow])
+    for place, (_, row, label) in enumerate(slow):
+        same = [i for i in range(30) if abs(found.score[0, i] - slow[place][0]) < 1e-7]
+        assert any(found.label[0, i] == label and torch.equal(found.center[0, i, :2], boxes[row, :2]) for i in same)
+    assert len(set(found.track_id[0].tolist())) == 30 and found.track_id.max() < 0
+    assert np.isfinite(found.yaw.numpy()).all() and not math.isnan(found.velocity.sum())
+    assert SynclConfig().classes == DETECTION_CLASSES

@@ -1,0 +1,101 @@
+"""Two processes (gloo) are one process with twice the clips."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from nuscenes_fixture import write_tiny_nuscenes
+from train_fixture import ToySource, toy_config
+
+from syncl_core.data.clips import ClipDataset
+from syncl_core.data.loader import RunSampler, make_loader
+from syncl_core.losses.criterion import Criterion
+from syncl_core.tracking.build import build_tracker
+from syncl_core.training import distributed
+from syncl_core.training.clip_model import ClipModel, set_training, total_loss
+from syncl_core.training.progress import read_log
+
+HELPERS = Path(__file__).parent
+ROOT = HELPERS.parents[1]
+
+
+def gradients(batch_size: int, workers: distributed.Workers) -> dict[str, torch.Tensor]:
+    """Of the first iteration, averaged over processes."""
+    config = toy_config(batch_size=batch_size)
+    torch.manual_seed(0)
+    model = ClipModel(build_tracker(config), Criterion(config))
+    with torch.no_grad():  # queries that differ, or all costs would be alike
+        model.tracker.query_feat_embedding.weight.uniform_(-1, 1)
+    set_training(model, config.train)
+    engine = distributed.distribute(model, workers)
+    sampler = RunSampler(batch_size, 0, 1, workers.rank, workers.size)
+    (clip,) = make_loader(ClipDataset(ToySource(), config), sampler, 0, workers.device)
+    total_loss(engine(clip.frames, clip.targets)).total.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+_PROCESS = """
+import sys
+sys.path[:0] = [{helpers!r}]
+import torch
+from test_train_distributed import distributed, gradients
+torch.set_num_threads(1)
+workers = distributed.join("cpu")
+torch.save(gradients(1, workers), {folder!r} + f"/rank{{workers.rank}}.pt")
+distributed.leave()
+"""
+
+
+def _torchrun(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    script = tmp_path / "process.py"
+    script.write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(tmp_path)))
+    done = _torchrun(str(script))
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = gradients(2, distributed.Workers())
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert alone.keys() == first.keys() and sum(g.abs().sum() > 0 for g in alone.values()) > 0.9 * len(alone)
+    for name, gradient in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-6, rtol=1e-3)
+
+
+_CONFIG = """
+name: tiny
+image: {height: 32, width: 64}
+model: {embed_dim: 32, num_queries: 16, num_layers: 2, num_heads: 2, ffn_dim: 64, reasoning_layers: 1, depth_bins: 8}
+track: {slots: 8}
+train: {clip_length: 2, iterations: 2, workers: 0, log_every: 1, save_every: 2, evaluate_every: 2, batch_norm: trained}
+syncl: {enabled: true}
+"""
+
+
+def test_torchrun_trains_saves_evaluates_and_resumes(tmp_path):
+    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+    pytest.importorskip("motmetrics", reason="motmetrics is not installed")
+    root = write_tiny_nuscenes(tmp_path / "data", sweeps_between=0)
+    config = tmp_path / "tiny.yaml"
+    config.write_text(_CONFIG)
+    arguments = ["-m", "syncl_core.train", str(config), "--data", str(root), "--split", "tiny_val"]
+    arguments += ["--eval-split", "tiny_val", "-o", str(tmp_path / "run"), "--device", "cpu"]
+    done = _torchrun(*arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("trained weights ->") == 1
+    rows = [row for row in read_log(tmp_path / "run") if "loss" in row]
+    assert [row["iteration"] for row in rows] == [1, 2]
+    assert (tmp_path / "run" / "evaluations" / "iteration-0000002" / "scores.json").is_file()
+    content = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert len(content["ranks"]) == 2 and not torch.equal(content["ranks"][0]["cpu"], content["ranks"][1]["cpu"])
+
+    from syncl_core import train
+
+    alone = train.main([*arguments[2:], "--resume"])
+    assert alone == 2  # a run of two processes; one line on stderr, see test_train_command

@@ -1,0 +1,237 @@
+"""The loop: it learns, it stops cleanly, and a killed run resumed is the run that was never killed."""
+
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from train_fixture import ToySource, toy_config
+
+from syncl_core import geometry
+from syncl_core.checkpoint import load_checkpoint, save_checkpoint
+from syncl_core.config import with_values
+from syncl_core.data.clips import ClipDataset
+from syncl_core.errors import InputError
+from syncl_core.frames import make_frame
+from syncl_core.tracking.build import build_tracker
+from syncl_core.training import run as training
+from syncl_core.training.progress import read_log
+from syncl_core.training.run import train
+
+HELPERS = Path(__file__).parent
+
+
+_QUICK = {"embed_dim": 64, "ffn_dim": 128, "class_prior": 0.1, "pc_range": [-25.6, -25.6, -5.0, 25.6, 25.6, 3.0]}
+
+
+class OneClip(ClipDataset):
+    """Every clip is the whole scene."""
+
+    def _shuffled(self, number: int) -> int:
+        return len(self) - 1
+
+
+def test_one_clip_is_learned_by_heart(tmp_path, monkeypatch):
+    """Near-zero loss, and then perfect tracks by the ordinary step, in which scores decide instead of the truth."""
+    monkeypatch.setattr(training, "ClipDataset", OneClip)
+    source = ToySource(scenes=("toy-0",), key_frames=3)
+    settled = dict(warmup_iterations=10, spread_start=True, freeze_backbone=True)
+    config = with_values(toy_config(iterations=150, learning_rate=2e-3, **settled), {"model": _QUICK})
+    assert train(config, source, tmp_path)
+    losses = [row["loss"] for row in read_log(tmp_path)]
+    assert losses[0] > 40 and losses[-1] < 0.05 * losses[0]
+    tracker = load_checkpoint(tmp_path / "last.safetensors")
+    assert tracker.config == config
+    _assert_perfect(tracker, source)
+
+
+@torch.inference_mode()
+def _assert_perfect(tracker, source) -> None:
+    state, identity_of = tracker.init_state(), {}
+    expected = (("car", "walker", "leaves"), ("car", "walker", "leaves", "late"), ("car", "walker", "late"))
+    for index, names in enumerate(expected):
+        frame_set, truth = source.frame_set("toy-0", index), source.ground_truth("toy-0", index)
+        state, tracks = tracker.step(state, make_frame(frame_set, tracker.config.image))
+        valid = tracks.valid[0]
+        pose = frame_set.global_from_base @ frame_set.base_from_model
+        centers = geometry.transform_points(pose, tracks.center[0][valid].numpy())
+        found = {}
+        for identity, label, center in zip(
+            tracks.track_id[0][valid].tolist(), tracks.label[0][valid], centers, strict=True
+        ):
+            name = min(names, key=lambda n: float(abs(truth.centers[truth.ids.index(n)] - center).sum()))  # noqa: B023
+            assert abs(truth.centers[truth.ids.index(name)] - center)[:2].max() < 0.7, (index, name)
+            assert tracker.config.classes[label] == truth.labels[truth.ids.index(name)]
+            found[name] = identity
+        assert sorted(found) == sorted(names) and len(centers) == len(names), index
+        assert all(identity_of.setdefault(name, identity) == identity for name, identity in found.items())
+    assert len(set(identity_of.values())) == 4
+
+
+_VARIED = dict(
+    iterations=8, clip_length=2, save_every=3, resize=(0.9, 1.2), flip=0.5, grid_mask=0.7, batch_norm="trained"
+)
+
+
+def _varied_config(**train):
+    """Everything that is random takes part."""
+    config = toy_config(**(_VARIED | train))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.2))
+
+
+def _curve(folder: Path) -> list[dict]:
+    rows = read_log(folder)
+    return [{k: v for k, v in row.items() if k not in ("seconds", "data_share")} for row in rows]
+
+
+_KILLED_RUN = """
+import sys
+sys.path[:0] = [{helpers!r}]
+from pathlib import Path
+from test_train_loop import ToySource, _varied_config
+from syncl_core.training.run import train
+import torch
+torch.set_num_threads(1)
+train(_varied_config(workers=1), ToySource(), Path({folder!r}), resume={resume})
+"""
+
+
+def _start_run(folder: Path, resume: bool = False) -> subprocess.Popen:
+    code = _KILLED_RUN.format(helpers=str(HELPERS), folder=str(folder), resume=resume)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=HELPERS.parents[1])
+
+
+def _wait_for_rows(folder: Path, count: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "log.jsonl").is_file() and len(read_log(folder)) >= count:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"the run did not get this far: {process.stderr.read().decode()[-2000:]}")
+
+
+def test_killed_and_resumed_is_never_killed(tmp_path):
+    """kill -9 after five of eight steps: the resumed run repeats the fourth, from the snapshot, and ends bit-equal."""
+    torch.set_num_threads(1)
+    assert train(_varied_config(), ToySource(), tmp_path / "whole")
+    process = _start_run(tmp_path / "killed")
+    _wait_for_rows(tmp_path / "killed", 5, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(read_log(tmp_path / "killed")) < 8 and (tmp_path / "killed" / "last.pt").is_file()
+    resumed = _start_run(tmp_path / "killed", resume=True)
+    assert resumed.wait(timeout=120) == 0, resumed.stderr.read().decode()
+    whole, killed = _curve(tmp_path / "whole"), _curve(tmp_path / "killed")
+    assert [row["iteration"] for row in killed] == list(range(1, 9))
+    assert whole == killed
+    first, second = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "killed"))
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path):
+    process = _start_run(tmp_path)
+    _wait_for_rows(tmp_path, 2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    rows = read_log(tmp_path)
+    assert 2 <= len(rows) < 8
+    message = process.stderr.read().decode()
+    assert f"interrupted after {len(rows)} iterations; go on with --resume" in message and "Traceback" not in message
+    assert train(_varied_config(), ToySource(), tmp_path, resume=True)
+    assert [row["iteration"] for row in read_log(tmp_path)] == list(range(1, 9))
+
+
+def test_a_loss_that_is_not_finite_names_the_clip_and_writes_nothing(tmp_path):
+    """A learning rate beyond reason: some step's loss is not finite, and the snapshot is the one from before it."""
+    wild = dict(learning_rate=1e30, max_gradient_norm=1e30, save_every=1)
+    with pytest.raises(InputError, match=r"^iteration [2-8], toy-\d key frames \d to \d: ") as caught:
+        train(toy_config(iterations=8, **wild), ToySource(), tmp_path)
+    assert "\n" not in str(caught.value)
+    done = int(str(caught.value).split(",")[0].removeprefix("iteration ")) - 1
+    assert len(read_log(tmp_path)) == done
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == done
+
+
+class _Broken(ToySource):
+    """One camera has a calibration that is not finite."""
+
+    def frame_set(self, scene: str, index: int):
+        frame_set = super().frame_set(scene, index)
+        view = dataclasses.replace(frame_set.views[1], base_from_cam=np.full((4, 4), np.nan))
+        return dataclasses.replace(frame_set, views=(frame_set.views[0], view, frame_set.views[2]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unusable_data_names_scene_and_camera(tmp_path, workers):
+    with pytest.raises(InputError, match=r"^toy-\d key frames \d to \d: CAM_B at \d+ ns: [^\n]*not finite$"):
+        train(toy_config(workers=workers), _Broken(), tmp_path)
+
+
+def test_weights_that_are_not_finite_are_noticed(tmp_path):
+    tracker = build_tracker(toy_config())
+    tracker.pts_bbox_head.input_proj.bias.data[0] = 3e38  # finite, so it may be loaded
+    save_checkpoint(tmp_path / "wild.safetensors", tracker)
+    with pytest.raises(InputError, match=r"^iteration 1, toy-\d key frames \d to \d: "):
+        train(toy_config(iterations=2), ToySource(), tmp_path / "run", start=tmp_path / "wild.safetensors")
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_a_tracker_starts_from_a_detector(tmp_path, capsys):
+    config = toy_config(syncl=False, iterations=1, clip_length=1)
+    detector = dataclasses.replace(config, model=dataclasses.replace(config.model, framework="none"))
+    assert train(detector, ToySource(), tmp_path / "detector")
+    start = tmp_path / "detector" / "last.safetensors"
+    tiny_rate = toy_config(iterations=1, learning_rate=1e-12, weight_decay=0.0)
+    assert train(tiny_rate, ToySource(), tmp_path / "tracker", start=start)
+    assert capsys.readouterr().out == f"{start}: untrained: STReasoner, query_feat_embedding\n"
+    before, after = load_checkpoint(start).state_dict(), load_checkpoint(tmp_path / "tracker" / "last.safetensors")
+    for name, value in before.items():
+        torch.testing.assert_close(after.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"train": {"learning_rate": 0.5}}, r"last.pt: train.learning_rate: the run has 0.001, the configuration 0.5$"),
+        ({"model": {"num_queries": 17}}, r"last.pt: model.num_queries: the run has 16, the configuration 17$"),
+    ],
+)
+def test_another_configuration_is_another_run(tmp_path, change, message):
+    config = toy_config(iterations=1, clip_length=1, syncl=False)
+    assert train(config, ToySource(), tmp_path)
+    with pytest.raises(InputError, match=message):
+        train(with_values(config, change), ToySource(), tmp_path, resume=True)
+    assert train(with_values(config, {"train": {"workers": 1, "save_every": 5}}), ToySource(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", None])
+def test_a_torn_or_foreign_snapshot_is_named(tmp_path, content):
+    path = tmp_path / "last.pt"
+    path.write_bytes(content) if content is not None else torch.save({"format": "other"}, path)
+    with pytest.raises(InputError, match=r"last.pt: (truncated or not a snapshot|not a training snapshot)"):
+        train(toy_config(), ToySource(), tmp_path, resume=True)
+
+
+def test_training_is_the_ordinary_unroll(tmp_path):
+    """The tracker in the loop sees what inference sees: with the truth's decisions its state holds the truth's ids."""
+    from syncl_core.losses.criterion import Criterion
+    from syncl_core.tracking.base import assigned
+
+    config, source = toy_config(), ToySource()
+    tracker, criterion = build_tracker(config), Criterion(config)
+    clip = next(c for c in map(ClipDataset(source, config).__getitem__, range(8)) if c.names[0].endswith("0 to 2"))
+    state, seen = tracker.init_state(), []
+    for frame, targets in zip(clip.frames, clip.targets, strict=True):
+        observation = tracker.observe(state, frame, all_layers=True, parallel=True)
+        state = tracker.commit(observation, assigned(criterion(observation, targets).identity))
+        seen.append(sorted(state.track_id[0][state.track_id[0] >= 0].tolist()))
+    assert seen == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 3]]  # the fourth is born late, the third leaves
+    assert list(itertools.chain(*seen))

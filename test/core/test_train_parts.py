@@ -1,0 +1,260 @@
+"""Optimiser, schedule, event file, configuration, ablations: each against its definition."""
+
+import dataclasses
+import math
+import struct
+
+import pytest
+import torch
+from train_fixture import ToySource, toy_config
+
+from syncl_core.checkpoint import save_checkpoint, start_from
+from syncl_core.config import SynclConfig, check_config, with_values
+from syncl_core.data.clips import ClipDataset
+from syncl_core.errors import InputError
+from syncl_core.frames import make_frame
+from syncl_core.models.box_code import code_center, code_size
+from syncl_core.tracking.build import build_tracker
+from syncl_core.train_config import TrainConfig
+from syncl_core.training.ablations import ABLATIONS, ablated, format_ablations
+from syncl_core.training.clip_model import ClipModel, prepare, set_training
+from syncl_core.training.distributed import Workers
+from syncl_core.training.event_file import EventFile, crc32c
+from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from syncl_core.training.progress import Progress, read_log
+from syncl_core.training.run import num_iterations
+from syncl_core.training.sources import training_source
+from syncl_core.training.start import spread
+
+
+def test_the_learning_rate_is_a_cosine_behind_a_warm_up():
+    config = TrainConfig()  # 2e-4, 500 iterations from a third, down to a thousandth
+    for iteration in (0, 1, 250, 499, 500, 501, 5000, 9999):
+        cosine = 2e-7 + 0.5 * (2e-4 - 2e-7) * (math.cos(math.pi * iteration / 10_000) + 1)
+        warm = 1 - (1 - iteration / 500) * (1 - 1 / 3) if iteration < 500 else 1.0
+        assert learning_rate(config, iteration, 10_000) == pytest.approx(cosine * warm, rel=1e-9)
+    assert learning_rate(config, 10_000, 10_000) == pytest.approx(2e-7)
+    assert learning_rate(TrainConfig(warmup_iterations=0), 0, 10) == pytest.approx(2e-4)
+
+
+def test_the_backbone_learns_slower_and_frozen_weights_not_at_all():
+    config = toy_config(backbone_lr_factor=0.1, weight_decay=0.02)
+    tracker = build_tracker(config)
+    optimizer = make_optimizer(tracker, config.train)
+    set_learning_rate(optimizer, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates == {id(p): 0.05 if name.startswith("img_backbone.") else 0.5 for name, p in tracker.named_parameters()}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.02}
+    prepare(tracker, dataclasses.replace(config.train, freeze_backbone=True))
+    trained = sum(len(group["params"]) for group in make_optimizer(tracker, config.train).param_groups)
+    assert trained == sum(not name.startswith("img_backbone.") for name, _ in tracker.named_parameters())
+
+
+def test_recomputed_activations_change_no_gradient():
+    config = toy_config()
+    images = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0)) * 255
+    gradients = []
+    for recompute in (False, True):
+        tracker = build_tracker(config)
+        names = list(tracker.state_dict())
+        prepare(tracker, dataclasses.replace(config.train, checkpoint_activations=recompute))
+        assert list(tracker.state_dict()) == names
+        fine, coarse = tracker.img_backbone(images)
+        (fine.square().sum() + coarse.square().sum()).backward()
+        gradients.append([p.grad for p in tracker.img_backbone.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        tracker.img_backbone(images)
+    recomputed = sum(saved)
+    saved.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        build_tracker(config).img_backbone(images)
+    assert recomputed < 0.5 * sum(saved)
+
+
+@pytest.mark.parametrize(
+    "train, clips, processes, expected",
+    [
+        (dict(iterations=7), 100, 8, 7),
+        (dict(epochs=12), 28130, 8, 42195),
+        (dict(epochs=2, batch_size=4), 100, 2, 25),
+        (dict(epochs=1, batch_size=4), 2, 2, 1),
+    ],
+)
+def test_number_of_iterations(train, clips, processes, expected):
+    config = dataclasses.replace(SynclConfig(), train=TrainConfig(**train))
+    assert num_iterations(config, clips, processes) == expected
+
+
+def test_crc32c_is_castagnoli():
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of RFC 3720's polynomial
+    assert crc32c(bytes(32)) == 0x8A9136AA and crc32c(bytes(range(32))) == 0x46DD794E  # RFC 3720, B.4
+
+
+def _slow_crc(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        for bit in range(8):
+            low = (crc ^ byte >> bit) & 1
+            crc = crc >> 1 ^ (0x82F63B78 if low else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _records(data: bytes) -> list[bytes]:
+    records = []
+    while data:
+        length, check = struct.unpack("<QI", data[:12])
+        body, body_check = data[12 : 12 + length], struct.unpack("<I", data[12 + length : 16 + length])[0]
+        assert check == _slow_crc(data[:8]) and body_check == _slow_crc(body)
+        records.append(body)
+        data = data[16 + length :]
+    return records
+
+
+def _fields(message: bytes) -> list[tuple[int, object]]:
+    """Protobuf's wire format, as far as events use it."""
+
+    def varint(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            byte = message[at]
+            value |= (byte & 127) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 128:
+                return value, at
+
+    found, at = [], 0
+    while at < len(message):
+        key, at = varint(at)
+        if key & 7 == 0:
+            value, at = varint(at)
+        elif key & 7 == 2:
+            length, at = varint(at)
+            value, at = message[at : at + length], at + length
+        else:
+            size, form = {1: (8, "<d"), 5: (4, "<f")}[key & 7]
+            value, at = struct.unpack(form, message[at : at + size])[0], at + size
+        found.append((key >> 3, value))
+    return found
+
+
+def test_event_files_hold_the_scalars(tmp_path):
+    events = EventFile(tmp_path, purge_step=300)
+    events.add(301, {"loss": 0.25, "losses/box": -3.5})
+    events.add(70_000, {"loss": math.inf})
+    events.close()
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    version, purge, first, second = (dict(_fields(record)) for record in _records(path.read_bytes()))
+    assert version[3] == b"brain.Event:2" and purge[2] == 300 and dict(_fields(purge[7])) == {1: 1}
+    assert first[2] == 301 and second[2] == 70_000 and first[1] > 1.6e9
+    values = [dict(_fields(value)) for _, value in _fields(first[5])]
+    assert values == [{1: b"loss", 2: 0.25}, {1: b"losses/box", 2: -3.5}]
+    assert dict(_fields(dict(_fields(second[5]))[1]))[2] == math.inf
+
+
+def test_a_resumed_log_has_no_row_twice(tmp_path):
+    first = Progress(tmp_path, 0, 5)
+    for iteration in (1, 2, 3, 4):
+        first.record(iteration, {"loss": float(iteration), "unmeasured": math.nan})
+    first.close()
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"iteration": 5, "lo')  # killed while writing
+    second = Progress(tmp_path, 2, 5)
+    second.record(3, {"loss": 30.0})
+    second.close()
+    assert read_log(tmp_path) == [{"iteration": i, "loss": x} for i, x in ((1, 1.0), (2, 2.0), (3, 30.0))]
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("clip_length", 0, "train.clip_length: must be positive, got 0"),
+        ("learning_rate", math.nan, "train.learning_rate: must be positive, got nan"),
+        ("workers", -1, "train.workers: must be zero or more, got -1"),
+        ("grid_mask", 1.5, "train.grid_mask: must be within 0 and 1, got 1.5"),
+        ("precision", "fp16", "train.precision: expected bf16 or fp32, got 'fp16'"),
+        ("batch_norm", "yes", "train.batch_norm: expected frozen or trained, got 'yes'"),
+        ("resize", (1.2, 0.9), "train.resize: expected two scales"),
+        ("resize", (1.0,), "train.resize: expected two scales"),
+    ],
+)
+def test_impossible_values_are_named(key, value, message):
+    config = dataclasses.replace(SynclConfig(), train=dataclasses.replace(TrainConfig(), **{key: value}))
+    with pytest.raises(InputError, match=message):
+        check_config(config)
+
+
+def test_values_go_over_a_configuration():
+    config = with_values(toy_config(), {"train": {"epochs": 6}, "syncl": {"filter": {"candidates": 7}}})
+    assert config.train.epochs == 6 and config.syncl.filter.candidates == 7
+    assert config.model == toy_config().model and config.train.clip_length == 3
+    with pytest.raises(InputError, match="^train.epoch: unknown key"):
+        with_values(toy_config(), {"train": {"epoch": 6}})
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_row_of_the_tables_is_a_valid_configuration(name):
+    config = ablated(toy_config(), name)
+    assert config.model == toy_config().model
+    assert name in format_ablations()
+
+
+def test_rows_of_the_trainers_tables():
+    assert [ablated(toy_config(), f"table7/{t}").train.clip_length for t in (2, 3, 4)] == [2, 3, 4]
+    assert not ablated(toy_config(), "table8/1").syncl.enabled
+    with pytest.raises(InputError, match="^--ablation table9: unknown; known: table4a/1"):
+        ablated(toy_config(), "table9")
+
+
+def test_a_spread_start_puts_boxes_at_their_queries():
+    """Every box is a resting car where its query is, and queries differ; as published neither is so."""
+    config = toy_config()
+    frame = make_frame(ToySource().frame_set("toy-0", 0), config.image)
+    tracker = build_tracker(config)
+    for started in (False, True):
+        with torch.inference_mode():
+            head = tracker.observe(tracker.init_state(), frame).head
+        references = tracker.reference_points.weight.detach()
+        low, high = torch.tensor(config.model.pc_range).view(2, 3)
+        where = low + references * (high - low)
+        close = (code_center(head.box[-1, 0, :16]) - where).abs().max() < 0.01
+        car = torch.allclose(code_size(head.box[-1, 0, :16]), torch.tensor([4.6, 1.9, 1.7]), atol=1e-4)
+        alike = (head.features[-1, 0, :16] - head.features[-1, 0, :1]).abs().mean() < 0.3
+        assert (bool(close), car, bool(alike)) == ((True, True, False) if started else (False, False, True))
+        spread(tracker)
+
+
+@pytest.mark.parametrize("norm, frozen, running", [("frozen", False, False), ("trained", False, True)])
+def test_batch_norm_learns_statistics_only_if_told(norm, frozen, running):
+    config = toy_config(batch_norm=norm, freeze_backbone=frozen)
+    model = ClipModel(build_tracker(config), torch.nn.Identity())
+    set_training(model, config.train)
+    modes = {m.training for m in model.tracker.img_backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert modes == {running} and model.tracker.training and model.tracker.pts_bbox_head.training
+
+
+def test_the_world_is_as_long_as_the_run_and_as_high_as_its_images():
+    config = dataclasses.replace(toy_config(iterations=50, batch_size=4), rig=SynclConfig().rig)
+    config = with_values(config, {"image": {"height": 64, "width": 160}, "train": {"resize": [0.8, 1.2]}})
+    source = training_source("world", "", "train", config, Workers(size=2))
+    assert len(source.scene_names) == 10  # 400 clips, 40 key frames a scene
+    assert (source.image_width, source.image_height) == (160, 80)
+    config = with_values(config, {"train": {"resize": [1.0, 1.2]}})
+    assert training_source("world", "", "train", config, Workers()).image_height == 64
+    clip = ClipDataset(training_source("world", "", "train", config, Workers()), config)[0]
+    assert clip.names[0].startswith("world-train-") and clip.frames[0].images.shape == (1, 6, 3, 64, 160)
+    assert clip.targets[0].valid.any()
+
+
+def test_start_names_what_does_not_fit(tmp_path):
+    path = tmp_path / "start.safetensors"
+    save_checkpoint(path, build_tracker(toy_config()))
+    assert start_from(path, build_tracker(toy_config())) == []
+    other = with_values(toy_config(), {"model": {"ffn_dim": 65}})
+    with pytest.raises(InputError, match=rf"^{path}: \S+ has shape \[64\], the network needs \[65\]$"):
+        start_from(path, build_tracker(other))
+    shorter = with_values(toy_config(), {"model": {"pc_range": [-40, -40, -5, 40, 40, 3]}})
+    with pytest.raises(InputError, match=rf"^{path}: model.pc_range: the checkpoint has "):
+        start_from(path, build_tracker(shorter))
