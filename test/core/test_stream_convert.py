@@ -13,10 +13,11 @@ from tiny_stream import stream_config, stream_drive, tiny_stream
 from syncl_core.bench.stopwatch import Stopwatch, timed_parts
 from syncl_core.checkpoint import load_checkpoint
 from syncl_core.cli import main
-from syncl_core.config import StreamConfig, check_config, config_to_dict, load_config
+from syncl_core.config import check_config, config_to_dict, load_config
 from syncl_core.convert import convert
 from syncl_core.errors import InputError
 from syncl_core.images import scale_and_crop_intrinsics
+from syncl_core.model_config import StreamConfig
 from syncl_core.models import box_code
 from syncl_core.tensors import to_dict
 from syncl_core.tracking.build import make_tracker

@@ -6,7 +6,8 @@ import math
 import torch
 from tiny_tracker import make_frame, tiny_config
 
-from syncl_core.config import DETR3DConfig, MUTR3DConfig, SynclConfig
+from syncl_core.config import SynclConfig
+from syncl_core.model_config import DETR3DConfig, MUTR3DConfig
 from syncl_core.tracking.build import build_tracker
 from syncl_core.tracking.mutr3d.tracker import MUTR3D
 

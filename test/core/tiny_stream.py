@@ -6,7 +6,8 @@ import math
 import torch
 from tiny_tracker import drive, make_frame, shake, tiny_config
 
-from syncl_core.config import StreamConfig, SynclConfig
+from syncl_core.config import SynclConfig
+from syncl_core.model_config import StreamConfig
 from syncl_core.tensors import Frame
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker
