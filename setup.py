@@ -32,6 +32,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", sorted(glob("launch/*.py"))),
         (f"share/{NAME}/config", sorted(glob("config/*.*"))),
+        (f"share/{NAME}/config/vehicles", sorted(glob("config/vehicles/*.yaml"))),
     ],
     install_requires=[
         "numpy>=1.21",
@@ -55,6 +56,9 @@ setup(
             "tracker = syncl_ros.node:main",
             "player = syncl_ros.player:main",
             "recorder = syncl_ros.recorder:main",
+            "doctor = syncl_ros.doctor:main",
+            "soak = syncl_ros.soak:main",
+            "bench_node = syncl_ros.bench_node:main",
         ]
     },
     # `ros2 run` looks in lib/<package>. These options, which usually lie in setup.cfg, rule `setup.py install` and

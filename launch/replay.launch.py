@@ -1,23 +1,38 @@
 """A recording through the tracker: `ros2 launch syncl_ros replay.launch.py bag:=out/scene rviz:=true`.
 
-The project's own player is used, not `ros2 bag play`: it begins when the tracker has loaded its network, so that no
-frame is lost, and says when the recording is over. Nothing is dropped: the tracks equal those of `syncl track`.
+The bag starts when the node is active: loading the network takes seconds, in which frames would be lost.
+`player:=rosbag2` is `ros2 bag play`; `player:=project` is this project's own player, which needs no rosbag2 and waits
+for everybody; `auto` takes rosbag2 where it is installed. Every set is processed, however long it takes.
 """
 
 import os
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.event_handlers import OnStateTransition
 
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
 CLOCK_HZ = "100"
+READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
+SAY_FINISHED = [
+    *("ros2", "topic", "pub", "--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable"),
+    *("/player/finished", "std_msgs/msg/Bool", "{data: true}"),
+]
 
 PASSED_ON = {
+    "vehicle": ("nuscenes", "YAML file of the vehicle, or the name of one in config/vehicles"),
     "config": ("", "YAML file that defines the tracker"),
     "checkpoint": ("", "weights (.safetensors)"),
     "device": ("", "torch device, such as cpu or cuda:0"),
@@ -34,23 +49,51 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("bag", description="rosbag2 folder or .mcap file"),
             DeclareLaunchArgument("rate", default_value="1.0", description="speed of the replay"),
             DeclareLaunchArgument("loop", default_value="false", description="start again at the end"),
+            DeclareLaunchArgument("start_offset", default_value="0.0", description="seconds to skip (rosbag2 only)"),
+            DeclareLaunchArgument(
+                "player", default_value="auto", choices=["auto", "rosbag2", "project"], description="who plays the bag"
+            ),
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in PASSED_ON.items()
             ),
+            # The handler first: nothing may happen before somebody listens.
+            OpaqueFunction(function=_player),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(TRACKER), launch_arguments=tracker_arguments.items()
             ),
-            OpaqueFunction(function=_player),
         ]
     )
 
 
-def _player(context: LaunchContext) -> list[Node]:
+def _player(context: LaunchContext) -> list:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    arguments = [value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ, "--wait-for", "/tracker/ready"]
-    if value("loop").lower() == "true":
-        arguments.append("--loop")
-    return [Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")]
+    loop = ["--loop"] if value("loop").lower() == "true" else []
+    if value("player") == "project" or (value("player") == "auto" and not _has_rosbag2()):
+        # It waits for ~/ready by itself.
+        arguments = [value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ, "--wait-for", "/tracker/ready", *loop]
+        return [Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")]
+    play = ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "play", value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ),
+            *("--read-ahead-queue-size", READ_AHEAD, "--start-offset", value("start_offset")),
+            *("--disable-keyboard-controls", *loop),
+        ],
+        output="screen",
+    )
+    finished = ExecuteProcess(cmd=SAY_FINISHED, output="log")
+    return [
+        # The only lifecycle node here is the tracker.
+        RegisterEventHandler(OnStateTransition(goal_state="active", handle_once=True, entities=[play])),
+        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[finished])),
+    ]
+
+
+def _has_rosbag2() -> bool:
+    try:
+        get_package_share_directory("ros2bag")
+    except PackageNotFoundError:
+        return False
+    return True

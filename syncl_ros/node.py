@@ -1,201 +1,243 @@
 """`ros2 run syncl_ros tracker`: six cameras in, tracks out. Topics meet the core here; nothing is computed here.
 
-Two threads: the executor's stores messages in the Intake and hands complete sets over, the worker's infers and
-publishes. Silence on ~/tracks means that nothing was processed; an empty array, that nothing is tracked.
+A lifecycle node: configure loads the network and warms it up, activate subscribes, deactivate unsubscribes and keeps
+the network, cleanup frees it. With `autostart` (the default) it configures and activates itself. Silence on ~/tracks
+means that nothing was processed; an empty array, that nothing is tracked.
 """
 
 import argparse
-import dataclasses
 import gc
 import threading
-import time
+import traceback
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_msgs.msg import Bool
-from vision_msgs.msg import Detection3DArray
-from visualization_msgs.msg import MarkerArray
+from std_srvs.srv import SetBool, Trigger
 
 from syncl_core.checkpoint import load_tracker
-from syncl_core.config import SynclConfig, check_config
-from syncl_core.errors import InputError
-from syncl_core.io import messages
-from syncl_core.io.markers import MarkerBuilder
-from syncl_core.runtime.intake import Intake
-from syncl_core.runtime.problems import Problem, ProblemLog
-from syncl_core.runtime.session import TrackerSession
+from syncl_core.errors import DeviceError, InputError
+from syncl_core.runtime.problems import Problem
 from syncl_core.tracking.base import Tracker
-from syncl_core.types import FrameSet, StepReport
-from syncl_ros import conversions, params, process
-from syncl_ros.diagnostics import Diagnostics
-from syncl_ros.sources import Sources
-from syncl_ros.worker import Worker
+from syncl_ros import conversions, health, params, process
+from syncl_ros.declare import Parameters
+from syncl_ros.diagnostics import Diagnostics, file_name_and_hash
+from syncl_ros.engine import Engine
+from syncl_ros.health import Status
+from syncl_ros.outputs import Outputs
+from syncl_ros.pipeline import Pipeline
 
-POLL_SECONDS = 0.02  # how late a deadline may be noticed
-QUIET_POLLS = 15  # in a row without a message: a finished player has nothing on the way any more
+LoadTracker = Callable[[str, str, int, str], Tracker]  # (config, checkpoint, seed, device)
 
 
-class TrackerNode(Node):
-    """Raises InputError for anything unusable at start-up; afterwards bad input is rejected, counted and named."""
+class TrackerNode(LifecycleNode):
+    """Unusable parameters raise InputError at once, anything else unusable makes a transition fail and is kept in
+    `failure`. Once active, bad input is rejected, counted and named; a broken device deactivates the node.
+    """
 
-    def __init__(self):
+    def __init__(self, load: LoadTracker = load_tracker):
         super().__init__("tracker")
-        self._params = params.declare(self)
-        output_qos = conversions.reliable(conversions.DEEP if self._params.queue == "all" else 5)
-        self._tracks_publisher = self.create_publisher(Detection3DArray, "~/tracks", output_qos)
-        self._markers_publisher = self.create_publisher(MarkerArray, "~/markers", output_qos)
+        self.failure: Exception | None = None  # why the last transition failed, or why inference stopped
+        self._load = load
+        self._settings = Parameters(self)
+        self._params = self._settings.node
+        self._engine: Engine | None = None  # while configured
+        self._pipeline: Pipeline | None = None  # while active
+        self._sessions: dict | None = None  # of earlier engines: their numbers must not come again
+        self._checkpoint = ""
+        self._enabled = True
+        self._outputs = Outputs(self, self._params)
         self._ready = self.create_publisher(Bool, "~/ready", conversions.latched())
         self._finished = self.create_publisher(Bool, "~/finished", conversions.latched())
-        self._session = self._make_session()
-        self._markers = MarkerBuilder()
-        self._problems = ProblemLog()
-        self._processed = 0
-        self._last_seconds: dict[str, float] = {}
-        self._player_done = False
-        self._quiet_polls = 0
-        self.worker = Worker(self._process, keep_all=self._params.queue == "all")
-        self._start_listening()
-        self._diagnostics = Diagnostics(self, lambda: self._sources.image_times_s, self._all_problems, self._figures)
-        self.worker.start()
-        gc.freeze()  # the model's objects live as long as the process: no collection need walk them
-        self._ready.publish(Bool(data=True))
-        self.get_logger().info("ready")
+        self.create_service(Trigger, "~/reset", self._reset)
+        self.create_service(SetBool, "~/set_enabled", self._set_enabled)
+        self._diagnostics = Diagnostics(self, self._params.diagnostics_period, self._problems, self._statuses)
+
+    def start(self) -> None:
+        """Configure and activate, as far as `autostart` says. Raises what went wrong."""
+        if self._params.autostart:
+            for transition in (self.trigger_configure, self.trigger_activate):
+                if transition() != TransitionCallbackReturn.SUCCESS:
+                    raise self.failure
+
+    def check(self) -> None:
+        """Raises an error that must end the process: a replay must not go on without its sets."""
+        if self._params.queue == "all" and self.failure is not None and self._pipeline is None:
+            raise self.failure
 
     def close(self) -> None:
-        self.worker.stop()
-        self._session.close()
+        self._deactivate()
+        self._cleanup()
         self.destroy_node()
 
-    def _start_listening(self) -> None:
-        replay = self._params.queue == "all"
-        # A replay must not depend on how fast it is fed, so its clock stands: stamps alone close sets.
-        clock_ns = (lambda: 0) if replay else time.monotonic_ns
-        self._intake = Intake(
-            self._config, clock_ns, fixed_frame=self._params.fixed_frame, base_frame=self._params.base_frame
-        )
-        self._sources = Sources(self, self._params, self._intake, self._received)
-        self._sources.subscribe(self._config.rig.cameras)
-        self.create_subscription(Bool, self._params.end_topic, self._player_finished, conversions.latched())
-        self.create_timer(POLL_SECONDS, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        return self._attempt(self._configure)
 
-    def _submit_closed_sets(self) -> None:
-        for frame_set in self._intake.poll():
-            self.worker.submit(frame_set)
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        return self._attempt(self._activate)
 
-    def _received(self) -> None:
-        self._quiet_polls = 0
-        self._submit_closed_sets()
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        return self._attempt(self._deactivate)
 
-    def _poll(self) -> None:
-        """Close sets on time. The executor runs every waiting message between two polls, however slow it is."""
-        self._quiet_polls += 1
-        self._submit_closed_sets()
-        if self._player_done and self._quiet_polls >= QUIET_POLLS:
-            self._player_done = False
-            for frame_set in self._intake.finish():
-                self.worker.submit(frame_set)
-            self.worker.call_when_idle(self._announce_finished)
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        return self._attempt(self._cleanup)
 
-    def _player_finished(self, message: Bool) -> None:
-        self._player_done = message.data
-        if not message.data:
-            self._finished.publish(Bool(data=False))
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        return self._attempt(lambda: (self._deactivate(), self._cleanup()))
 
-    def _announce_finished(self) -> None:
-        """In the worker's thread, after the last set: the final figures first."""
-        self._diagnostics.publish()
-        self._tracks_publisher.wait_for_all_acked(Duration(seconds=5.0))
-        self._finished.publish(Bool(data=True))
-
-    def _process(self, frame_set: FrameSet) -> None:
-        """In the worker's thread."""
+    def _LifecycleNodeMixin__on_change_state(self, request, response):
+        """rclpy lets a transition that is impossible now end the process; here it is only refused."""
         try:
-            report = self._session.process(frame_set)
-        except InputError as error:
-            self._problems.add("rejected_set", str(error))
-            self.get_logger().warning(f"set rejected: {error}", throttle_duration_sec=5.0)
-            return
-        if report.reset_reason:
-            self._markers.reset()
-            self.get_logger().info(f"session {report.session} begins ({report.reset_reason})")
-        self._publish(report)
-        self._processed += 1
-        latency_s = (self.get_clock().now().nanoseconds - report.objects.t_ns) * 1e-9  # since the newest image
-        self._last_seconds = {**report.seconds, "output_latency": latency_s}
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().warning(f"transition refused: {error}")
+            response.success = False
+            return response
 
-    def _publish(self, report: StepReport) -> None:
-        objects = report.objects.select(report.objects.scores >= self.get_parameter("score_threshold").value)
-        frame = self._params.fixed_frame
-        self._tracks_publisher.publish(messages.detection3d_array(conversions.make, objects, frame))
-        if self._markers_publisher.get_subscription_count():
-            self._markers_publisher.publish(self._markers.build(objects, frame, conversions.make))
+    def _attempt(self, transition: Callable[[], object]) -> TransitionCallbackReturn:
+        try:
+            transition()
+        except Exception as error:
+            self._fail(error)
+            return TransitionCallbackReturn.FAILURE
+        self.failure = None
+        return TransitionCallbackReturn.SUCCESS
 
-    def _make_session(self) -> TrackerSession:
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        if not isinstance(error, InputError):
+            self.get_logger().error("".join(traceback.format_exception(error)))
+        elif not (self._params.autostart and self._engine is None):  # the process says it itself
+            self.get_logger().error(str(error))
+
+    def _configure(self) -> None:
         given = self._params
         if given.threads:
             torch.set_num_threads(given.threads)
-        tracker = load_tracker(given.config, given.checkpoint, given.seed, given.device)
-        self._config = dataclasses.replace(tracker.config, sync=params.declare_sync(self, tracker.config.sync))
-        check_config(self._config)
+        tracker = self._load(given.config, given.checkpoint, given.seed, given.device)
+        config, self._camera_params = self._settings.configure(tracker.config)
         if not given.checkpoint:
             self.get_logger().warning("no checkpoint: the weights are untrained, the boxes mean nothing")
-        _warm_up(tracker, self._config, given.device)
-        return TrackerSession(tracker.step, tracker.init_state, self._config, given.device)
+        engine = Engine(self, tracker, config, given, self._outputs)
+        if self._sessions is not None:
+            engine.continue_sessions(self._sessions)
+        self._outputs.configure(config)
+        self._checkpoint = file_name_and_hash(given.checkpoint)
+        self._engine = engine
 
-    def _all_problems(self) -> dict[str, Problem]:
-        return {**self._sources.problems.snapshot(), **self._intake.problems(), **self._problems.snapshot()}
+    def _activate(self) -> None:
+        self._pipeline = Pipeline(
+            self,
+            self._params,
+            self._camera_params,
+            self._engine,
+            self._settings.live,
+            on_error=self._stop_inference,
+            on_played=self._announce_played,
+        )
+        self._pipeline.enabled = self._enabled
+        gc.freeze()  # the model's objects live as long as the node: no collection need walk them
+        self._ready.publish(Bool(data=True))
+        self.get_logger().info("ready")
 
-    def _figures(self) -> dict[str, object]:
-        figures = {
-            "processed_sets": self._processed,
-            "dropped_sets": self.worker.dropped,
-            "waiting_sets": self.worker.waiting,
-        }
-        return figures | {f"{stage}_ms": round(1e3 * seconds, 2) for stage, seconds in self._last_seconds.items()}
+    def _deactivate(self) -> None:
+        if self._pipeline is None:
+            return
+        self._ready.publish(Bool(data=False))
+        self._pipeline.close()
+        self._pipeline = None
 
+    def _cleanup(self) -> None:
+        if self._engine is None:
+            return
+        self._sessions = self._engine.memory_of_sessions()
+        self._engine.close()
+        self._engine = None
+        gc.unfreeze()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
-def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> None:
-    """One step on nothing: the first call of every kernel is slow, and a live set must not wait for it."""
-    views = (None,) * len(config.rig.cameras)
-    session = TrackerSession(tracker.step, tracker.init_state, config, device)
-    nothing = FrameSet(t_ns=0, global_from_base=np.eye(4), base_from_model=np.eye(4), views=views)
-    session.process(nothing)
-    session.close()
+    def _stop_inference(self, error: Exception) -> None:
+        """Become inactive and stay alive: the vehicle's supervisor sees why, and may activate again."""
+        self.trigger_deactivate()
+        self._fail(error)
 
+    def _announce_played(self, over: bool) -> None:
+        if over:  # in the inference thread, after the last set: the final figures first
+            self._diagnostics.publish()
+            self._outputs.wait_for_listeners(5.0)
+        self._finished.publish(Bool(data=over))
 
-def _parameter_help() -> str:
-    lines = ["parameters (--ros-args -p name:=value, or --params-file):"]
-    for field in dataclasses.fields(params.NodeParams):
-        choices = f" [{' | '.join(field.metadata['choices'])}]" if field.metadata["choices"] else ""
-        lines.append(f"  {params.ros_name(field)} ({field.default!r}){choices}: {field.metadata['description']}")
-    return "\n".join([*lines, "  sync.<field>: overrides that field of the configuration"])
+    def _reset(self, _, response: Trigger.Response) -> Trigger.Response:
+        if self._engine is None:
+            response.success, response.message = False, "not configured: there are no tracks"
+        else:
+            session = self._engine.reset("service")
+            response.success = True
+            response.message = f"reset: session {session} begins (service)" if session else "nothing to reset yet"
+        return response
+
+    def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        if self._pipeline is not None:
+            self._pipeline.enabled = request.data
+        response.success, response.message = True, "sets are processed" if request.data else "sets are ignored"
+        return response
+
+    def _problems(self) -> Mapping[str, Problem]:
+        parts = (part for part in (self._pipeline, self._engine) if part is not None)
+        return {reason: problem for part in parts for reason, problem in part.problems().items()}
+
+    def _statuses(self, problems: Mapping[str, Problem], fresh: frozenset[str]) -> list[Status]:
+        state, engine, pipeline = [self._lifecycle_status()], self._engine, self._pipeline
+        if engine is None:
+            return state
+        config, limits = engine.config, self._settings.live().params
+        if pipeline is not None:
+            state += pipeline.statuses(problems, fresh, limits)
+        model = (config.name, self._checkpoint, self._params.device, engine.warm_up_s, config.track.step_seconds)
+        return [
+            *state,
+            health.input_status(problems, fresh),
+            health.tracker_status(engine.session, engine.record),
+            health.model_status(*model, engine.record),
+        ]
+
+    def _lifecycle_status(self) -> Status:
+        state = "active" if self._pipeline else "inactive" if self._engine else "unconfigured"
+        level, message = (health.OK, state) if self._enabled else (health.WARN, "disabled through ~/set_enabled")
+        if self.failure is not None:
+            what = "device" if isinstance(self.failure, DeviceError) else type(self.failure).__name__
+            level, message = health.ERROR, f"{state}: {what}: {self.failure}"
+        return Status(name="lifecycle", level=level, message=message, values={"state": state, "enabled": self._enabled})
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tracker",
         description=__doc__,
-        epilog=_parameter_help(),
+        epilog=params.help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return process.run(parser, lambda _, stop: _spin(stop), argv)
+    return process.run(parser, lambda _, stop: spin(stop, TrackerNode), argv)
 
 
-def _spin(stop: threading.Event) -> None:
-    node = TrackerNode()
+def spin(stop: threading.Event, make_node: Callable[[], TrackerNode]) -> None:
+    """Run a node until `stop` is set. Raises what makes going on pointless."""
+    node = make_node()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not stop.is_set() and node.worker.error is None:
+        node.start()
+        while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
+            node.check()
     finally:
         node.close()
-    if node.worker.error is not None:
-        raise node.worker.error
 
 
 if __name__ == "__main__":

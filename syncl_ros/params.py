@@ -1,114 +1,232 @@
-"""The node's parameters: every name, default, limit and description, declared once.
+"""The node's parameters: every name, default, limit and description, in dataclasses.
 
-`NodeParams` are read by the node only; `sync.<field>` override the fields of the core's SyncConfig. A parameter nobody
-knows is an error, so that a typing mistake cannot be silently ignored.
+`syncl_ros.declare` makes ROS parameters of them, `syncl_ros.reference` the table of the documentation. A parameter that
+is `live` may be changed while the node runs.
 """
 
 import dataclasses
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.node import Node
-
 from syncl_core.config import SyncConfig
-from syncl_core.errors import InputError
-
-_DECLARED_BY_RCLPY = ("use_sim_time", "start_type_description_service")
+from syncl_core.io.markers import MarkerOptions
 
 
-def _parameter(default, description: str, *, name: str = "", choices=(), limits=None, live: bool = False):
+def parameter(default, description: str, *, name: str = "", choices=(), limits=None, live: bool = False):
+    """A dataclass field that is a parameter; `name` is its ROS name where that has dots."""
     metadata = {"name": name, "description": description, "choices": choices, "limits": limits, "live": live}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeParams:
-    """What the node itself needs to know. `name` in the metadata is the ROS name where it has dots."""
+class Spec:
+    """One ROS parameter."""
 
-    config: str = _parameter("", "YAML file of the tracker; empty = that of the checkpoint, or the defaults")
-    checkpoint: str = _parameter("", "weights (.safetensors); empty = untrained weights, whose boxes mean nothing")
-    seed: int = _parameter(0, "seed of untrained weights", limits=(0, 2**31 - 1))
-    device: str = _parameter("cpu", "torch device, such as cpu or cuda:0")
-    threads: int = _parameter(0, "CPU threads of the network; 0 = torch's choice", limits=(0, 256))
-    image_transport: str = _parameter("compressed", "kind of image messages", choices=("compressed", "raw"))
-    image_topic: str = _parameter("/{camera}/image", "raw image topic; compressed images lie at <it>/compressed")
-    camera_info_topic: str = _parameter("/{camera}/camera_info", "calibration topic of a camera")
-    image_qos: str = _parameter(
+    name: str
+    default: object
+    description: str
+    choices: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParams:
+    """What is fixed while the node runs."""
+
+    vehicle: str = parameter(
+        "", "YAML file of the vehicle, or the name of one in config/vehicles: values for the parameters below"
+    )
+    config: str = parameter("", "YAML file of the tracker; empty = that of the checkpoint, or the defaults")
+    checkpoint: str = parameter("", "weights (.safetensors); empty = untrained weights, whose boxes mean nothing")
+    seed: int = parameter(0, "seed of untrained weights", limits=(0, 2**31 - 1))
+    device: str = parameter("cpu", "torch device, such as cpu or cuda:0")
+    threads: int = parameter(0, "CPU threads of the network; 0 = torch's choice", limits=(0, 256))
+    autostart: bool = parameter(True, "configure and activate at start; false = wait for lifecycle transitions")
+    image_transport: str = parameter("compressed", "kind of image messages", choices=("compressed", "raw"))
+    image_topic: str = parameter("/{camera}/image", "raw image topic; compressed images lie at <it>/compressed")
+    camera_info_topic: str = parameter("/{camera}/camera_info", "calibration topic of a camera")
+    image_qos: str = parameter(
         "sensor_data", "QoS of image subscriptions", name="qos.images", choices=("sensor_data", "reliable")
     )
-    ego_source: str = _parameter(
+    calibration_source: str = parameter(
+        "camera_info",
+        "where calibrations come from: camera_info topics, or calibration.file",
+        name="calibration.source",
+        choices=("camera_info", "file"),
+    )
+    calibration_file: str = parameter(
+        "", "YAML with the cameras' calibrations (docs/ros.md tells the format)", name="calibration.file"
+    )
+    rectify: str = parameter(
+        "",
+        "undistort images: always, never, or auto: unless their topic is called image_rect...; empty = as configured",
+        choices=("", "auto", "always", "never"),
+    )
+    ego_source: str = parameter(
         "tf", "where the vehicle's pose comes from", name="ego_motion.source", choices=("tf", "odometry")
     )
-    odometry_topic: str = _parameter("/odom", "nav_msgs/Odometry, for ego_motion.source odometry")
-    fixed_frame: str = _parameter("odom", "frame in which tracks are published")
-    base_frame: str = _parameter("base_link", "frame of the vehicle")
-    queue: str = _parameter(
+    odometry_topic: str = parameter("/odom", "nav_msgs/Odometry, for ego_motion.source odometry")
+    fixed_frame: str = parameter("odom", "frame in which tracks are published")
+    base_frame: str = parameter("base_link", "frame of the vehicle")
+    sync_policy: str = parameter(
+        "deadline",
+        "how images become sets: deadline goes on without a silent camera; approximate_time puts the package "
+        "message_filters in front, which needs every camera",
+        name="sync.policy",
+        choices=("deadline", "approximate_time"),
+    )
+    queue: str = parameter(
         "newest",
         "newest: live, a newer set replaces a waiting one; all: replay, every set is processed, however late",
         name="sync.queue",
         choices=("newest", "all"),
     )
-    end_topic: str = _parameter("/player/finished", "std_msgs/Bool: true = the recording is over (sync.queue all)")
-    score_threshold: float = _parameter(
-        0.0, "tracks with a lower score are not published; 0 = the configuration decides", limits=(0.0, 1.0), live=True
+    coasting: bool = parameter(
+        True, "while sets are unusable, publish predicted tracks for up to sync.coast_max seconds", name="sync.coasting"
+    )
+    end_topic: str = parameter("/player/finished", "std_msgs/Bool: true = the recording is over (sync.queue all)")
+    diagnostics_period: float = parameter(
+        1.0, "seconds between two /diagnostics messages", name="diagnostics.period", limits=(0.05, 60.0)
     )
 
 
-def declare(node: Node) -> NodeParams:
-    """Declare and read all but the `sync` parameters. Raises InputError naming the parameter."""
-    _reject_unknown(node)
-    fields = dataclasses.fields(NodeParams)
-    return NodeParams(**{f.name: _declare(node, ros_name(f), f.default, f.metadata) for f in fields})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveParams:
+    """What may be changed while the node runs."""
+
+    score_threshold: float = parameter(
+        0.0, "tracks with a lower score are not published; 0 = the configuration decides", limits=(0.0, 1.0), live=True
+    )
+    max_image_age_ms: float = parameter(
+        1000.0,
+        "a camera without an image for so long is stale",
+        name="diagnostics.max_image_age_ms",
+        limits=(1.0, 1e6),
+        live=True,
+    )
+    max_processing_ms: float = parameter(
+        500.0,
+        "a set that takes longer counts as delayed",
+        name="diagnostics.max_allowed_processing_time_ms",
+        limits=(1.0, 1e6),
+        live=True,
+    )
+    max_delay_ms: float = parameter(
+        2000.0,
+        "sets delayed for longer than this, one after the other, are an error",
+        name="diagnostics.max_acceptable_consecutive_delay_ms",
+        limits=(1.0, 1e6),
+        live=True,
+    )
 
 
-def declare_sync(node: Node, defaults: SyncConfig) -> SyncConfig:
-    """Declare `sync.<field>` for every field of SyncConfig, and return `defaults` with what the user gave."""
-    values = {}
-    for f in dataclasses.fields(SyncConfig):
-        metadata = {"description": f"overrides sync.{f.name} of the configuration"}
-        values[f.name] = _declare(node, f"sync.{f.name}", getattr(defaults, f.name), metadata)
-    return SyncConfig(**values)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraParams:
+    """What differs for one camera: `cameras.<camera>.<field>`."""
+
+    image_topic: str = parameter("", "this camera's image topic; empty = image_topic")
+    camera_info_topic: str = parameter("", "this camera's calibration topic; empty = camera_info_topic")
+    image_transport: str = parameter(
+        "", "compressed or raw; empty = image_transport", choices=("", "compressed", "raw")
+    )
+    frame_id: str = parameter("", "its frame in /tf; empty = that of the images' headers")
+    stamp_offset: float = parameter(0.0, "seconds added to its stamps", limits=(-10.0, 10.0))
+
+
+_MARKERS = {  # field of MarkerOptions: description, choices, limits
+    "box_style": ("wire frames or solids", ("lines", "cubes"), None),
+    "color_by": ("what a colour tells", ("id", "class", "fixed"), None),
+    "color": ("red, green, blue from 0 to 1, for color_by fixed", (), (0.0, 1.0)),
+    "lifetime": ("seconds a marker stays without an update", (), (0.0, 3600.0)),
+    "line_width": ("metres", (), (0.001, 10.0)),
+    "text_height": ("metres", (), (0.01, 10.0)),
+    "arrow_seconds": ("a velocity arrow ends where the object will be after this time", (), (0.0, 60.0)),
+    "min_speed": ("m/s; slower objects have no arrow", (), (0.0, 100.0)),
+    "history_seconds": ("length of the trail", (), (0.0, 600.0)),
+}
 
 
 def ros_name(field: dataclasses.Field) -> str:
     return field.metadata["name"] or field.name
 
 
-def known_names() -> tuple[str, ...]:
-    """Every parameter the node takes, in declaration order."""
-    sync = (f"sync.{f.name}" for f in dataclasses.fields(SyncConfig))
-    return (*(ros_name(f) for f in dataclasses.fields(NodeParams)), *sync)
+def specs_of(kind: type, prefix: str = "") -> tuple[Spec, ...]:
+    """The parameters of a dataclass made with `parameter`."""
+    return tuple(
+        Spec(
+            name=prefix + ros_name(f),
+            default=f.default,
+            **{key: f.metadata[key] for key in ("description", "choices", "limits", "live")},
+        )
+        for f in dataclasses.fields(kind)
+    )
 
 
-def _reject_unknown(node: Node) -> None:
-    known = (*known_names(), *_DECLARED_BY_RCLPY)
-    # rclpy offers no public way to see overrides before they are declared.
-    for name in node._parameter_overrides:
-        if name not in known and not name.startswith("qos_overrides."):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise InputError(f"parameter {name}: unknown; {hint}")
+def marker_specs() -> tuple[Spec, ...]:
+    """`markers.<field>` for every field of MarkerOptions."""
+    return tuple(
+        Spec(
+            name=f"markers.{f.name}",
+            default=f.default,
+            description=_MARKERS[f.name][0],
+            choices=_MARKERS[f.name][1],
+            limits=_MARKERS[f.name][2],
+            live=True,
+        )
+        for f in dataclasses.fields(MarkerOptions)
+    )
 
 
-def _declare(node: Node, name: str, default, metadata):
-    descriptor = ParameterDescriptor(description=metadata["description"], read_only=not metadata.get("live"))
-    choices, limits = metadata.get("choices"), metadata.get("limits")
-    if choices:
-        descriptor.additional_constraints = f"one of: {', '.join(choices)}"
-    if limits and isinstance(default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1])]
-    elif limits:
-        descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1], step=1)]
-    try:
-        value = node.declare_parameter(name, default, descriptor).value
-    except InvalidParameterTypeException:
-        given = node._parameter_overrides[name].value
-        raise InputError(f"parameter {name}: expected {type(default).__name__}, got {given!r}") from None
-    except InvalidParameterValueException:
-        given = node._parameter_overrides[name].value
-        raise InputError(f"parameter {name}: {given!r} is not within {limits[0]} to {limits[1]}") from None
-    if choices and value not in choices:
-        raise InputError(f"parameter {name}: {value!r} is not one of {', '.join(choices)}")
-    return value
+def sync_specs(defaults: SyncConfig | None = None) -> tuple[Spec, ...]:
+    """`sync.<field>` for the fields of SyncConfig that hold one value; `cameras.<camera>` holds the others."""
+    defaults = defaults or SyncConfig()
+    return tuple(
+        Spec(name=f"sync.{f.name}", default=value, description=f"overrides sync.{f.name} of the configuration")
+        for f in dataclasses.fields(SyncConfig)
+        if isinstance(value := getattr(defaults, f.name), (str, bool, int, float))
+    )
+
+
+def camera_specs(camera: str) -> tuple[Spec, ...]:
+    """`cameras.<camera>.<field>`; `camera` is its name in lower case."""
+    return specs_of(CameraParams, f"cameras.{camera}.")
+
+
+def class_spec(label: str) -> Spec:
+    """`score_thresholds.<class>`."""
+    return Spec(
+        name=f"score_thresholds.{label}",
+        default=0.0,
+        description="the same for one class; the higher of the two counts",
+        limits=(0.0, 1.0),
+        live=True,
+    )
+
+
+def fixed_specs() -> tuple[Spec, ...]:
+    """The parameters that exist whatever the tracker is, in declaration order."""
+    return (*specs_of(NodeParams), *specs_of(LiveParams), *marker_specs(), *sync_specs())
+
+
+def all_specs() -> tuple[Spec, ...]:
+    """Every parameter, `<camera>` and `<class>` standing for their names."""
+    return (*fixed_specs(), *camera_specs("<camera>"), class_spec("<class>"))
+
+
+def help_text() -> str:
+    """Every parameter in a line, for --help."""
+    lines = ["parameters (--ros-args -p name:=value, or --params-file):"]
+    for spec in all_specs():
+        choices = f" [{' | '.join(choice or 'empty' for choice in spec.choices)}]" if spec.choices else ""
+        lines.append(f"  {spec.name} ({spec.default!r}){choices}: {spec.description}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The values of the live parameters at one moment."""
+
+    params: LiveParams
+    markers: MarkerOptions
+    class_thresholds: Mapping[str, float]

@@ -1,82 +1,184 @@
 """Sensor topics -> Intake. Callbacks only store: nothing is decoded, looked up or inferred here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.io import messages
-from syncl_core.io.topics import Topics
+from syncl_core.io.topics import Topics, frame_of
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import ProblemLog
-from syncl_ros import conversions
-from syncl_ros.params import NodeParams
+from syncl_ros import conversions, encodings
+from syncl_ros.approximate import ApproximateSets
+from syncl_ros.calibration import load_calibration
+from syncl_ros.params import CameraParams, NodeParams
+from syncl_ros.qos import why_silent
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_TYPE_NAMES = {CompressedImage: messages.COMPRESSED_IMAGE, Image: messages.IMAGE, CameraInfo: messages.CAMERA_INFO}
 
 
+@dataclass(slots=True)
+class CameraInput:
+    """What came from one camera so far, on the steady clock. Written by callbacks, read by diagnostics."""
+
+    image_topic: str
+    info_topic: str
+    image_kind: type
+    images: int = 0
+    image_s: float | None = None  # when the latest image came
+    calibrated: bool = False
+    refused_s: float | None = None  # when the latest unusable message came
+    refused: str = ""  # and why
+
+
+@dataclass(slots=True)
 class Sources:
     """The subscriptions. A message that cannot be used is counted in `problems` under its topic, and dropped.
 
-    `received()` is called after every message. `image_times_s` holds the steady time of each camera's latest image.
+    `received()` is called after every message. `close` ends the subscriptions; a new Sources starts again.
     """
 
-    def __init__(self, node: Node, params: NodeParams, intake: Intake, received: Callable[[], None]):
-        self.problems = ProblemLog()
-        self.image_times_s: dict[str, float | None] = {}
-        self._node = node
-        self._params = params
-        self._intake = intake
-        self._received = received
+    node: Node
+    params: NodeParams
+    config: SynclConfig
+    camera_params: Mapping[str, CameraParams]
+    intake: Intake
+    received: Callable[[], None]
+    problems: ProblemLog = field(default_factory=ProblemLog)
+    cameras: dict[str, CameraInput] = field(default_factory=dict)
+    pose_s: float | None = None  # steady time of the latest vehicle pose
+    _subscriptions: list = field(default_factory=list)
+    _approximate: ApproximateSets | None = None
 
-    def subscribe(self, cameras: tuple[str, ...]) -> None:
-        params = self._params
-        topics = Topics(image=params.image_topic, camera_info=params.camera_info_topic, odometry=params.odometry_topic)
-        image_qos = _image_qos(params)
-        for camera in cameras:
-            self.image_times_s[camera] = None
-            if params.image_transport == "compressed":
-                self._listen(CompressedImage, topics.compressed_of(camera), image_qos, self._store_image, camera)
-            else:
-                self._listen(Image, topics.image_of(camera), image_qos, self._store_image, camera)
-            self._listen(CameraInfo, topics.camera_info_of(camera), image_qos, self._store_camera_model, camera)
+    def subscribe(self) -> None:
+        """Raises InputError for unusable topics, a bad calibration file, or a missing package."""
+        params = self.params
+        if params.sync_policy == "approximate_time":
+            slop_s = self.config.sync.max_spread
+            self._approximate = ApproximateSets(self.config.rig.cameras, slop_s, self._add_image)
+        if params.calibration_source == "file":
+            self._add_calibration()
+        for camera in self.config.rig.cameras:
+            self._subscribe_camera(camera)
         deep = conversions.reliable(conversions.DEEP)
-        self._listen(TFMessage, topics.tf, deep, self._store_transforms, False)
-        self._listen(TFMessage, topics.tf_static, conversions.latched(100), self._store_transforms, True)
+        self._listen(TFMessage, "/tf", deep, self._store_transforms, False)
+        self._listen(TFMessage, "/tf_static", conversions.latched(100), self._store_transforms, True)
         if params.ego_source == "odometry":
-            self._listen(Odometry, topics.odometry, deep, self._store_odometry)
+            self._listen(Odometry, params.odometry_topic, deep, self._store_odometry)
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self.node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def why_silent(self, camera: str) -> str:
+        """Why a camera's images, or its calibration, do not come, and which parameter to change. Asks the ROS graph."""
+        seen, prefix = self.cameras[camera], f"cameras.{frame_of(camera)}"
+        kind, topic, parameter = seen.image_kind, seen.image_topic, f"image_topic or {prefix}.image_topic"
+        if seen.image_s is not None and not seen.calibrated:
+            kind, topic = CameraInfo, seen.info_topic
+            parameter = f"camera_info_topic or {prefix}.camera_info_topic"
+        publishers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(topic))
+        return why_silent(topic, _TYPE_NAMES[kind], image_qos(self.params), publishers, parameter)
+
+    def _subscribe_camera(self, camera: str) -> None:
+        seen = self.cameras[camera] = camera_input(camera, self.params, self.camera_params)
+        seen.calibrated = self.params.calibration_source == "file"
+        qos = image_qos(self.params)
+        self._listen(seen.image_kind, seen.image_topic, qos, self._store_image, camera)
+        if not seen.calibrated:
+            self._listen(CameraInfo, seen.info_topic, qos, self._store_camera_model, camera)
 
     def _listen(self, kind: type, topic: str, qos: QoSProfile, store: Callable, *args) -> None:
         def callback(message) -> None:
             try:
                 store(message, *args)
             except InputError as error:
-                self.problems.add(topic, str(error))
-                self._node.get_logger().warning(f"{topic}: {error}", throttle_duration_sec=5.0)
-            self._received()
+                self._note(topic, str(error))
+                self._mark_refused(topic, str(error))
+            self.received()
 
-        self._node.create_subscription(kind, topic, callback, qos)
+        def incompatible(event) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind)
+            self._note(topic, f"a publisher with an incompatible QoS ({policy}) is ignored; see camera_status")
+
+        events = SubscriptionEventCallbacks(incompatible_qos=incompatible)
+        self._subscriptions.append(self.node.create_subscription(kind, topic, callback, qos, event_callbacks=events))
+
+    def _note(self, topic: str, reason: str) -> None:
+        self.problems.add(topic, reason)
+        self.node.get_logger().warning(f"{topic}: {reason}", throttle_duration_sec=5.0)
+
+    def _mark_refused(self, topic: str, reason: str) -> None:
+        for seen in self.cameras.values():
+            if topic in (seen.image_topic, seen.info_topic):
+                seen.refused, seen.refused_s = reason, time.monotonic()
 
     def _store_image(self, message: Image | CompressedImage, camera: str) -> None:
-        image = messages.raw_image_from(message)
-        self.image_times_s[camera] = time.monotonic()
-        self._intake.add_image(camera, messages.stamp_ns(message), message.header.frame_id, image)
+        seen = self.cameras[camera]
+        seen.images, seen.image_s = seen.images + 1, time.monotonic()
+        if self._approximate:
+            self._approximate.add(camera, message)
+        else:
+            self._add_image(camera, message)
+
+    def _add_image(self, camera: str, message: Image | CompressedImage) -> None:
+        bridge = encodings.needs_bridge(message)
+        image = encodings.bridged(message) if bridge else messages.raw_image_from(message)
+        frame_id = self.camera_params[camera].frame_id or message.header.frame_id
+        self.intake.add_image(camera, messages.stamp_ns(message), frame_id, image)
 
     def _store_camera_model(self, message: CameraInfo, camera: str) -> None:
-        self._intake.add_camera_model(camera, messages.camera_model_from(message))
+        rectified = messages.images_rectified(self.config.rig.rectify, self.cameras[camera].image_topic)
+        self.intake.add_camera_model(camera, messages.camera_model_from(message, rectified))
+        self.cameras[camera].calibrated = True
 
     def _store_transforms(self, message: TFMessage, static: bool) -> None:
         for parent, child, t_ns, parent_from_child in messages.transforms_from(message):
-            self._intake.add_transform(parent, child, t_ns, parent_from_child, static)
+            self.intake.add_transform(parent, child, t_ns, parent_from_child, static)
+            if child == self.params.base_frame:
+                self.pose_s = time.monotonic()
 
     def _store_odometry(self, message: Odometry) -> None:
-        self._intake.add_odometry(messages.stamp_ns(message), messages.pose_from(message))
+        self.intake.add_odometry(messages.stamp_ns(message), messages.pose_from(message))
+        self.pose_s = time.monotonic()
+
+    def _add_calibration(self) -> None:
+        calibration = load_calibration(self.params.calibration_file, self.config.rig.cameras)
+        for camera, (model, base_from_cam) in calibration.items():
+            self.intake.add_camera_model(camera, model)
+            if base_from_cam is not None:
+                frame = self.camera_params[camera].frame_id or frame_of(camera)
+                self.intake.add_transform(self.params.base_frame, frame, 0, base_from_cam, static=True)
 
 
-def _image_qos(params: NodeParams) -> QoSProfile:
+def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, CameraParams]) -> CameraInput:
+    """Topics and message type of one camera, without anything received yet."""
+    own = camera_params[camera]
+    topics = Topics(image=own.image_topic or params.image_topic)
+    topic = topics.image_of(camera)
+    compressed = (own.image_transport or params.image_transport) == "compressed"
+    if compressed and not topic.endswith("/compressed"):
+        topic = topics.compressed_of(camera)
+    info = Topics(camera_info=own.camera_info_topic or params.camera_info_topic).camera_info_of(camera)
+    return CameraInput(image_topic=topic, info_topic=info, image_kind=CompressedImage if compressed else Image)
+
+
+def image_qos(params: NodeParams) -> QoSProfile:
+    """What the node asks of image and calibration topics."""
     if params.image_qos == "reliable":
         return conversions.reliable(conversions.DEEP if params.queue == "all" else 5)
     return conversions.sensor_data(5)

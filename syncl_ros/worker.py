@@ -1,25 +1,27 @@
-"""The one thread that infers: takes frame sets from the executor's thread, in order."""
+"""The one thread that infers: takes jobs from the executor's thread, in order."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 
-from syncl_core.types import FrameSet
+MAX_WAITING = 256  # jobs: a replay that runs away from the network is held up here instead of filling the memory
 
 
 class Worker:
-    """Calls `process` on submitted frame sets, one at a time, in a thread of its own.
+    """Calls `process` on submitted jobs, one at a time, in a thread of its own.
 
-    With `keep_all` nothing is lost (replay); without it a newer set replaces those still waiting (live) and `dropped`
-    counts them. An exception in `process` ends the thread and is kept in `error`: the owner decides what it means.
+    With `keep_all` nothing is lost (replay): `submit` waits while MAX_WAITING are waiting. Without it a newer job
+    replaces those still waiting (live) and `dropped` counts them. An exception in `process` ends the thread and is kept
+    in `error`: the owner decides what it means.
     """
 
-    def __init__(self, process: Callable[[FrameSet], None], *, keep_all: bool):
+    def __init__(self, process: Callable[[object], None], *, keep_all: bool):
         self.dropped = 0
+        self.held_up = 0  # submissions that had to wait
         self.error: Exception | None = None
         self._process = process
         self._keep_all = keep_all
-        self._sets: deque[FrameSet] = deque()
+        self._jobs: deque = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._condition = threading.Condition()
@@ -27,31 +29,41 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Sets submitted and not yet begun."""
-        return len(self._sets)
+        """Jobs submitted and not yet begun."""
+        return len(self._jobs)
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, frame_set: FrameSet) -> None:
+    def submit(self, job) -> None:
         with self._condition:
-            if not self._keep_all:
-                self.dropped += len(self._sets)
-                self._sets.clear()
-            self._sets.append(frame_set)
-            self._condition.notify()
+            if self._keep_all:
+                self.held_up += len(self._jobs) >= MAX_WAITING
+                self._condition.wait_for(lambda: len(self._jobs) < MAX_WAITING or self._stopping or self.error)
+            else:
+                self.dropped += len(self._jobs)
+                self._jobs.clear()
+            self._jobs.append(job)
+            self._condition.notify_all()
+
+    def offer(self, job) -> None:
+        """Take a job that is worth less than any other: only if none is waiting."""
+        with self._condition:
+            if not self._jobs:
+                self._jobs.append(job)
+                self._condition.notify_all()
 
     def call_when_idle(self, call: Callable[[], None]) -> None:
-        """Run `call` in the worker's thread once no set is waiting."""
+        """Run `call` in the worker's thread once no job is waiting."""
         with self._condition:
             self._calls.append(call)
-            self._condition.notify()
+            self._condition.notify_all()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the set at hand, forget the waiting ones."""
+        """Finish the job at hand, forget the waiting ones."""
         with self._condition:
             self._stopping = True
-            self._condition.notify()
+            self._condition.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -61,13 +73,16 @@ class Worker:
                 task()
         except Exception as error:
             self.error = error
+            with self._condition:
+                self._condition.notify_all()
 
     def _next_task(self) -> Callable[[], None] | None:
         with self._condition:
-            self._condition.wait_for(lambda: self._stopping or self._sets or self._calls)
+            self._condition.wait_for(lambda: self._stopping or self._jobs or self._calls)
             if self._stopping:
                 return None
-            if self._sets:
-                frame_set = self._sets.popleft()
-                return lambda: self._process(frame_set)
+            if self._jobs:
+                job = self._jobs.popleft()
+                self._condition.notify_all()
+                return lambda: self._process(job)
             return self._calls.popleft()

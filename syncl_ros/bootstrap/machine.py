@@ -27,6 +27,8 @@ ROS_MODULES = {  # import name: apt package without "ros-<distro>-"
     "std_msgs.msg": "std-msgs",
     "rosgraph_msgs.msg": "rosgraph-msgs",
     "diagnostic_msgs.msg": "diagnostic-msgs",
+    "lifecycle_msgs.msg": "lifecycle-msgs",
+    "std_srvs.srv": "std-srvs",
 }
 
 

@@ -21,7 +21,7 @@ from syncl_ros.bootstrap.steps import Log, Step, StepFailed
 TORCH_CPU = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 BUILD_TOOLS = ("pip==26.3", "setuptools==80.10.2", "wheel==0.48.0")
-INTERFACES = ("tf2_msgs", "vision_msgs")
+INTERFACES = ("autoware_perception_msgs", "tf2_msgs", "vision_msgs")
 LOCK_NAME = "setup.lock"
 NETWORK = "check the network (proxy, PIP_INDEX_URL) and run the same command again; it continues here"
 # Settings of the calling shell that would send pip, or the new interpreter, somewhere else.

@@ -35,6 +35,9 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
     (folder / "notes.txt").write_text("not a bag")
     small = {"config": folder / "small.yaml"}
     small["config"].write_text("model: {num_layers: 1, num_queries: 8}")
+    car, car2 = folder / "car.yaml", folder / "car2.yaml"
+    car.write_text("cameras: {cam_front: {frame: front}}")
+    car2.write_text("threads: two")
     return {
         "unknown parameter": ("node", parameters(checkpont="x"), "checkpont: unknown; did you mean checkpoint?"),
         "wrong type": ("node", parameters(seed="many"), "seed: expected int, got 'many'"),
@@ -44,6 +47,34 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
         "no config": ("node", parameters(config=folder / "none.yaml"), "none.yaml: cannot read the configuration"),
         "bad config": ("node", parameters(config=wrong), "wrong.yaml: model.num_querys: unknown key"),
         "no checkpoint": ("node", parameters(checkpoint=folder / "no.safetensors"), "no.safetensors: no such"),
+        "one topic": ("node", parameters(image_topic="/image"), "image_topic: '/image' is one topic for all cameras"),
+        "no vehicle": ("node", parameters(vehicle="no_car"), "config/vehicles/no_car.yaml: not in"),
+        "bad vehicle": ("node", parameters(vehicle=car), "car.yaml: cameras.cam_front.frame: no such parameter"),
+        "wrong vehicle value": ("node", parameters(vehicle=car2), "parameter threads: the vehicle file says 'two'"),
+        "unknown camera": (
+            "node",
+            parameters(**small, **{"cameras.cam_frnt.frame_id": "x"}),
+            "cam_frnt here; did you mean cam_front?",
+        ),
+        "unknown class": (
+            "node",
+            parameters(**small, **{"score_thresholds.cat": 0.5}),
+            "score_thresholds.cat: no cat here; did you mean car?",
+        ),
+        "no synchronizer": (
+            "node",
+            parameters(**small, **{"sync.policy": "approximate_time"}),
+            "needs the ROS package message_filters",
+        ),
+        "half a calibration": ("node", parameters(**{"calibration.source": "file"}), "calibration.source: 'file'"),
+        "no calibration": (
+            "node",
+            parameters(**small, **{"calibration.source": "file", "calibration.file": folder / "none.yaml"}),
+            "none.yaml: cannot read the calibration",
+        ),
+        "no doctor vehicle": ("doctor", ["--ros-args", "-p", "vehicle:=no_car"], "no_car.yaml: not in"),
+        "short soak": ("soak", ["--minutes", "0"], "--minutes 0: expected"),
+        "bad bench": ("bench_node", ["--size", "big"], "--size big"),
         "bad sync": ("node", parameters(**small, **{"sync.min_cameras": 9}), "sync.min_cameras: 9 of 6 cameras"),
         "no parameter file": ("node", ["--ros-args", "--params-file", str(folder / "none.yaml")], "none.yaml"),
         "no bag": ("player", [str(folder / "none")], "none: no such bag"),
@@ -66,7 +97,9 @@ def outcomes(cases, tmp_path_factory) -> dict[str, tuple[int, str]]:
 
 NAMES = (
     "unknown parameter,wrong type,out of range,wrong choice,no device,no config,bad config,no checkpoint,bad sync,"
-    "no parameter file,no bag,not a bag,no rate,exists"
+    "one topic,no vehicle,bad vehicle,wrong vehicle value,unknown camera,unknown class,no synchronizer,"
+    "half a calibration,no calibration,no doctor vehicle,short soak,bad bench,no parameter file,no bag,not a bag,"
+    "no rate,exists"
 ).split(",")
 
 

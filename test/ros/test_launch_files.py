@@ -1,6 +1,9 @@
-"""Launch files cannot run here (launch is not a wheel), so their names are checked against what they refer to."""
+"""Launch files without launch (it is no wheel): names are checked, and the files run on stand-ins that record calls."""
 
 import ast
+import importlib.util
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -56,7 +59,7 @@ def test_arguments_for_the_node_are_its_parameters():
     tracker = ast.parse((ROOT / "launch" / "tracker.launch.py").read_text())
     replay = ast.parse((ROOT / "launch" / "replay.launch.py").read_text())
     node_arguments = keys(tracker, "NODE_ARGUMENTS")
-    assert node_arguments <= set(params.known_names())
+    assert node_arguments <= {spec.name for spec in params.all_specs()}
     assert keys(replay, "PASSED_ON") <= node_arguments | keys(tracker, "OTHER_ARGUMENTS")
 
 
@@ -66,11 +69,9 @@ def test_parameter_files_hold_known_parameters_only(name):
     from syncl_ros import params
 
     values = yaml.safe_load((ROOT / "config" / name).read_text())["/**"]["ros__parameters"]
-    assert set(values) <= {*params.known_names(), "use_sim_time"}
+    assert set(values) <= {*(spec.name for spec in params.all_specs()), "use_sim_time"}
     if name == "tracker.yaml":  # it documents the defaults
-        import dataclasses
-
-        defaults = {params.ros_name(f): f.default for f in dataclasses.fields(params.NodeParams)}
+        defaults = {spec.name: spec.default for spec in params.fixed_specs()}
         assert values == {name: defaults[name] for name in values}
 
 
@@ -86,3 +87,116 @@ def test_rviz_shows_what_is_published():
         Topics().ground_truth_markers,
         *(Topics().compressed_of(camera) for camera in CAMERAS),
     }
+
+
+class Recorded:
+    """An action, substitution or event handler: remembers what it was made with."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+
+
+class Configuration(Recorded):
+    def perform(self, context) -> str:
+        return context[self.args[0]]
+
+
+@pytest.fixture
+def launch_file(monkeypatch):
+    """A function that imports a launch file on stand-ins with the public names of launch and launch_ros."""
+    names = {
+        "launch": "LaunchContext LaunchDescription",
+        "launch.actions": "DeclareLaunchArgument ExecuteProcess IncludeLaunchDescription OpaqueFunction "
+        "RegisterEventHandler SetEnvironmentVariable",
+        "launch.conditions": "IfCondition",
+        "launch.event_handlers": "OnProcessExit",
+        "launch.launch_description_sources": "PythonLaunchDescriptionSource",
+        "launch_ros": "",
+        "launch_ros.actions": "LifecycleNode Node",
+        "launch_ros.event_handlers": "OnStateTransition",
+        "launch.substitutions": "",
+    }
+    kinds = {}
+    for module, members in names.items():
+        made = {member: kinds.setdefault(member, type(member, (Recorded,), {})) for member in members.split()}
+        stand_in = types.ModuleType(module)
+        stand_in.__dict__.update(made)
+        stand_in.__path__ = []
+        monkeypatch.setitem(sys.modules, module, stand_in)
+    sys.modules["launch.substitutions"].LaunchConfiguration = Configuration
+    packages = pytest.importorskip("ament_index_python.packages")
+    monkeypatch.setattr(packages, "get_package_share_directory", lambda name: f"/share/{name}")
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, ROOT / "launch" / f"{name}.launch.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def arguments_of(module, **given) -> dict[str, str]:
+    """What `ros2 launch` would know: the defaults and what was given."""
+    entities = module.generate_launch_description().args[0]
+    declared = [e for e in entities if type(e).__name__ == "DeclareLaunchArgument"]
+    return {**{e.args[0]: e.kwargs.get("default_value", "") for e in declared}, **given}
+
+
+def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tmp_path):
+    pytest.importorskip("rclpy")
+    car = tmp_path / "car.yaml"
+    car.write_text("remaps: {/tf: /car/tf}")
+    module = launch_file("tracker")
+    (node,) = module.tracker(arguments_of(module, vehicle=str(car), autostart="false", device="cuda:0"))
+    assert type(node).__name__ == "LifecycleNode" and node.kwargs["namespace"] == ""
+    file, given = node.kwargs["parameters"]
+    assert file == "/share/syncl_ros/config/tracker.yaml"
+    assert given == {"vehicle": str(car), "autostart": False, "device": "cuda:0", "use_sim_time": False}
+    assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
+    (node,) = module.tracker(arguments_of(module))
+    assert node.kwargs["parameters"][1] == {"use_sim_time": False} and node.kwargs["remappings"] == []
+
+
+def test_rosbag2_starts_when_the_node_is_active_and_its_end_is_said(launch_file):
+    module = launch_file("replay")
+    context = arguments_of(module, bag="/bags/a", player="rosbag2", rate="0.5", loop="true", start_offset="3")
+    entities = module.generate_launch_description().args[0]
+    order = [type(entity).__name__ for entity in entities]
+    assert order.index("OpaqueFunction") < order.index("IncludeLaunchDescription")
+    active, ended = (handler.args[0] for handler in module._player(context))
+    assert active.kwargs["goal_state"] == "active"
+    (play,) = active.kwargs["entities"]
+    command = " ".join(play.kwargs["cmd"])
+    assert command.startswith("ros2 bag play /bags/a --rate 0.5 --clock 100") and command.endswith("--loop")
+    assert "--start-offset 3" in command
+    assert ended.kwargs["target_action"] is play
+    assert "/player/finished" in ended.kwargs["on_exit"][0].kwargs["cmd"]
+
+
+def test_without_rosbag2_the_projects_player_plays(launch_file, monkeypatch):
+    module = launch_file("replay")
+    monkeypatch.setattr(module, "_has_rosbag2", lambda: False)
+    (player,) = module._player(arguments_of(module, bag="/bags/a"))
+    assert player.kwargs["executable"] == "player"
+    assert player.kwargs["arguments"] == ["/bags/a", "--rate", "1.0", "--clock", "100", "--wait-for", "/tracker/ready"]
+    (player,) = module._player(arguments_of(module, bag="/bags/a", player="project", loop="true"))
+    assert player.kwargs["arguments"][-1] == "--loop"
+
+
+def test_foxglove_shows_what_is_published():
+    import json
+
+    from syncl_core.classes import CAMERAS
+    from syncl_core.io.topics import Topics
+
+    layout = json.loads((ROOT / "config" / "tracks_foxglove.json").read_text())
+    panels = layout["configById"]
+    images = {p["imageMode"]["imageTopic"] for name, p in panels.items() if name.startswith("Image!")}
+    assert images == {Topics().compressed_of(camera) for camera in CAMERAS}
+    assert panels["3D!tracks"]["topics"]["/tracker/markers"]["visible"]
+
+    def leaves(node) -> set[str]:
+        return {node} if isinstance(node, str) else leaves(node["first"]) | leaves(node["second"])
+
+    assert leaves(layout["layout"]) == set(panels)

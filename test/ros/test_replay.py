@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import live_node
 import simplejpeg
 import small_drive
 from processes import ROOT, RosProcess, environment
@@ -69,6 +70,36 @@ def test_the_node_tracks_as_offline_does(drive, config_file, tmp_path, domain):
         marked = [message.markers for topic, message, _ in reader.decoded(["/tracker/markers"])]
     for markers, objects in zip(marked, expected, strict=True):
         assert sum(marker.ns == "boxes" and marker.action == 0 for marker in markers) == len(objects)
+
+
+def test_a_bag_in_a_loop_resets_once_per_round_with_the_same_boxes_and_new_ids(drive, config_file, tmp_path, domain):
+    env = environment(tmp_path, domain)
+    arguments = ("--params-file", ROOT / "config" / "replay.yaml", "-p", f"config:={config_file}")
+    playing = (drive, "--loop", "--clock", 100, "--wait-for", "/tracker/ready")
+    with (
+        live_node.watching(domain) as watcher,
+        RosProcess("node", "--ros-args", *arguments, env=env, folder=tmp_path) as node,
+    ):
+        # Not before this process hears the node: ~/tracks repeats nothing.
+        watcher.wait(lambda: watcher.ready and watcher.statuses, 60)
+        with RosProcess("player", *playing, env=env, folder=tmp_path) as player:
+            watcher.wait(lambda: len(watcher.tracks) >= 20, 60)
+            player.interrupt()
+            assert player.wait(20) == 0, player.output()
+        node.interrupt()
+        assert node.wait(20) == 0, node.output()
+        tracks = list(watcher.tracks)
+    starts = [0, *(int(i) + 1 for i in np.flatnonzero(np.diff([objects.t_ns for objects in tracks]) < 0)), len(tracks)]
+    rounds = [tracks[begin:end] for begin, end in zip(starts, starts[1:], strict=False)]
+    assert len(rounds) >= 3 and node.output().count("(time_jump)") == len(rounds) - 1
+    # Where the recording ends, the last set may stay open: nothing says that it is over.
+    for again in rounds[1:3]:
+        for objects, other in zip(rounds[0][:5], again[:5], strict=True):
+            assert other.t_ns == objects.t_ns
+            np.testing.assert_allclose(other.centers, objects.centers, rtol=0, atol=1e-4)
+            assert [identity.split("-")[1] for identity in other.ids] == [i.split("-")[1] for i in objects.ids]
+    sessions = [{identity.split("-")[0] for objects in one[:5] for identity in objects.ids} for one in rounds[:3]]
+    assert [len(session) for session in sessions] == [1, 1, 1] and len(set.union(*sessions)) == 3
 
 
 def corrupt(make, message):

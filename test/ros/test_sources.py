@@ -1,20 +1,23 @@
 """Every kind of sensor message, straight into the callbacks: what goes into the Intake, and what is refused by name."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
 import small_drive
+from rclpy.qos import QoSPolicyKind
 
-from syncl_core import images
+from syncl_core import geometry, images
 from syncl_core.classes import CAMERAS
 from syncl_core.config import SynclConfig
 from syncl_core.io import messages
 from syncl_core.io.topics import Topics, frame_of
 from syncl_core.runtime.intake import Intake
 from syncl_ros.conversions import make
-from syncl_ros.params import NodeParams
+from syncl_ros.params import CameraParams, NodeParams
 from syncl_ros.sources import Sources
 
 T_NS = small_drive.START_NS + 40_000_000
@@ -26,9 +29,11 @@ class Listener:
 
     def __init__(self):
         self.callbacks = {}
+        self.events = {}
 
-    def create_subscription(self, kind, topic, callback, qos):
+    def create_subscription(self, kind, topic, callback, qos, event_callbacks):
         self.callbacks[topic] = callback
+        self.events[topic] = event_callbacks
 
     def get_logger(self):
         return self
@@ -40,12 +45,14 @@ class Listener:
 class Rig:
     """A node's input side, to be fed by hand."""
 
-    def __init__(self, **params):
+    def __init__(self, config=None, cameras=None, **params):
+        config = config or SynclConfig()
         self.listener = Listener()
-        self.intake = Intake(SynclConfig(), lambda: 0)
+        self.intake = Intake(config, lambda: 0)
         self.received = 0
-        self.sources = Sources(self.listener, NodeParams(**params), self.intake, self.count)
-        self.sources.subscribe(CAMERAS)
+        own = {camera: (cameras or {}).get(camera, CameraParams()) for camera in CAMERAS}
+        self.sources = Sources(self.listener, NodeParams(**params), config, own, self.intake, self.count)
+        self.sources.subscribe()
 
     def count(self):
         self.received += 1
@@ -95,7 +102,9 @@ def test_raw_images_and_poses_become_a_frame_set(ego_source, padding):
         np.testing.assert_allclose(view.base_from_cam, small_drive.base_from_cam(i), atol=1e-12)
         np.testing.assert_allclose(view.global_from_base, small_drive.global_from_base(T_NS), atol=1e-12)
         np.testing.assert_array_equal(view.model.intrinsics, small_drive.MODEL.intrinsics)
-    assert not rig.sources.problems.snapshot() and None not in rig.sources.image_times_s.values()
+    assert not rig.sources.problems.snapshot()
+    assert all(seen.images == 1 and seen.calibrated for seen in rig.sources.cameras.values())
+    assert rig.sources.pose_s is not None
 
 
 def test_unusable_messages_are_counted_by_topic_and_say_why():
@@ -110,3 +119,37 @@ def test_unusable_messages_are_counted_by_topic_and_say_why():
     assert problems.keys() == {"/tf", "/cam_back/camera_info"}
     assert "odom -> base_link" in problems["/tf"].message
     assert "not calibrated" in problems["/cam_back/camera_info"].message
+
+
+def test_a_calibration_file_stands_in_for_camera_info_and_mounts(tmp_path):
+    lines = ["cameras:"]
+    for i, camera in enumerate(CAMERAS):
+        quaternion = geometry.quaternion_from_matrix(small_drive.base_from_cam(i)[:3, :3]).tolist()
+        lines.append(f"  {frame_of(camera)}:")
+        lines.append("    {width: 320, height: 180, intrinsics: [250, 250, 160, 90], base_from_camera:")
+        lines.append(f"      {{translation: {small_drive.base_from_cam(i)[:3, 3].tolist()}, rotation: {quaternion}}}}}")
+    path = tmp_path / "cameras.yaml"
+    path.write_text("\n".join(lines))
+    own = {"CAM_BACK": CameraParams(frame_id="tail")}
+    rig = Rig(cameras=own, calibration_source="file", calibration_file=str(path), image_transport="raw")
+    assert not [topic for topic in rig.listener.callbacks if topic.endswith("camera_info")]
+    for t_ns in (small_drive.START_NS, T_NS, T_NS + 60_000_000):
+        rig.hear_pose(t_ns, small_drive.global_from_base(t_ns))
+    for i, camera in enumerate(CAMERAS):
+        rig.hear(TOPICS.image_of(camera), raw_message(T_NS, camera, small_drive.picture(i)))
+    (frame_set,) = rig.intake.finish()
+    for i, view in enumerate(frame_set.views):
+        np.testing.assert_allclose(view.base_from_cam, small_drive.base_from_cam(i), atol=1e-12)
+        np.testing.assert_array_equal(view.model.intrinsics, small_drive.MODEL.intrinsics)
+
+
+def test_a_bad_image_marks_its_camera_only_and_an_incompatible_publisher_is_a_problem():
+    rig = Rig()
+    message = make(messages.COMPRESSED_IMAGE, header=messages.header(make, T_NS, "cam_front"), format="webp", data=b"x")
+    rig.hear(TOPICS.compressed_of("CAM_FRONT"), message)
+    refused = {camera: seen.refused for camera, seen in rig.sources.cameras.items() if seen.refused}
+    assert list(refused) == ["CAM_FRONT"] and "webp" in refused["CAM_FRONT"]
+    topic = TOPICS.compressed_of("CAM_BACK")
+    rig.listener.events[topic].incompatible_qos(SimpleNamespace(last_policy_kind=QoSPolicyKind.RELIABILITY))
+    assert "incompatible QoS (RELIABILITY)" in rig.sources.problems.snapshot()[topic].message
+    assert not rig.sources.cameras["CAM_BACK"].refused

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 
+from syncl_ros import worker as worker_module
 from syncl_ros.worker import Worker
 
 
@@ -35,6 +36,41 @@ def test_sets_that_come_while_busy(keep_all, done, dropped):
     worker.stop()
     assert gate.done == done
     assert worker.dropped == dropped
+
+
+def test_a_replay_that_runs_ahead_is_held_up_and_loses_nothing(monkeypatch):
+    monkeypatch.setattr(worker_module, "MAX_WAITING", 2)
+    gate = Gate()
+    worker = Worker(gate, keep_all=True)
+    worker.start()
+    worker.submit(1)
+    assert gate.entered.wait(5)
+    worker.submit(2)
+    worker.submit(3)
+    submitting = threading.Thread(target=worker.submit, args=(4,))
+    submitting.start()
+    submitting.join(0.1)
+    assert submitting.is_alive() and worker.waiting == 2
+    gate.open.set()
+    submitting.join(5)
+    idle = threading.Event()
+    worker.call_when_idle(idle.set)
+    assert idle.wait(5) and gate.done == [1, 2, 3, 4] and worker.held_up == 1
+    worker.stop()
+
+
+def test_a_prediction_never_replaces_a_set():
+    gate, idle = Gate(), threading.Event()
+    worker = Worker(gate, keep_all=False)
+    worker.start()
+    worker.submit(1)
+    assert gate.entered.wait(5)
+    worker.submit(2)
+    worker.offer("prediction")
+    worker.call_when_idle(idle.set)
+    gate.open.set()
+    assert idle.wait(5) and gate.done == [1, 2]
+    worker.stop()
 
 
 def test_stop_finishes_the_set_at_hand_and_forgets_the_rest():

@@ -1,0 +1,142 @@
+"""`ros2 run syncl_ros doctor`: listens to a vehicle for a few seconds and says what to change for the tracker.
+
+It takes the tracker's own parameters: `--ros-args -p vehicle:=my_car.yaml`. Cameras, rates, how far apart they fire,
+suggested time offsets, calibrations, transforms, QoS. Exit code 1 if something must be changed.
+"""
+
+import argparse
+import threading
+import time
+
+from nav_msgs.msg import Odometry
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
+from tf2_msgs.msg import TFMessage
+
+from syncl_core.config import SynclConfig, load_config
+from syncl_core.errors import InputError
+from syncl_core.io import messages
+from syncl_core.io.topics import frame_of
+from syncl_ros import conversions, encodings, process
+from syncl_ros.calibration import load_calibration
+from syncl_ros.declare import Parameters
+from syncl_ros.qos import why_silent
+from syncl_ros.sources import camera_input, image_qos
+from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
+
+
+class Ears(Node):
+    """Subscribes as the tracker would."""
+
+    def __init__(self):
+        super().__init__("doctor")
+        parameters = Parameters(self)
+        self.params = parameters.node
+        config = load_config(self.params.config) if self.params.config else SynclConfig()
+        self.config, self.camera_params = parameters.configure(config)
+        self.heard = Heard({camera: CameraHeard() for camera in self.config.rig.cameras})
+        if self.params.calibration_source == "file":
+            self._read_calibration()
+        for camera in self.heard.cameras:
+            self._listen_to(camera)
+        deep = conversions.reliable(conversions.DEEP)
+        self.create_subscription(TFMessage, "/tf", lambda m: self._transforms(m, False), deep)
+        self.create_subscription(TFMessage, "/tf_static", lambda m: self._transforms(m, True), conversions.latched(100))
+        if self.params.ego_source == "odometry":
+            self.create_subscription(Odometry, self.params.odometry_topic, self._odometry, deep)
+
+    def _listen_to(self, camera: str) -> None:
+        plan, qos = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
+        self.create_subscription(plan.image_kind, plan.image_topic, lambda m: self._image(camera, m), qos)
+        if self.params.calibration_source == "camera_info":
+            self.create_subscription(
+                CameraInfo, plan.info_topic, lambda m: self._info(camera, m, plan.image_topic), qos
+            )
+
+    def ask_the_graph(self) -> None:
+        """Why silent cameras are silent."""
+        for camera, heard in self.heard.cameras.items():
+            if not heard.stamps_ns:
+                plan, asked = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
+                publishers = self.get_publishers_info_by_topic(self.resolve_topic_name(plan.image_topic))
+                kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
+                parameter = f"image_topic or cameras.{frame_of(camera)}.image_topic"
+                heard.silence = why_silent(plan.image_topic, kind, asked, publishers, parameter)
+
+    def _image(self, camera: str, message) -> None:
+        heard, t_ns = self.heard.cameras[camera], messages.stamp_ns(message)
+        heard.stamps_ns.append(t_ns)
+        heard.age_s.append((self.get_clock().now().nanoseconds - t_ns) * 1e-9)
+        heard.frame_id = self.camera_params[camera].frame_id or message.header.frame_id or frame_of(camera)
+        try:
+            encodings.bridged(message) if encodings.needs_bridge(message) else messages.raw_image_from(message)
+            heard.problem = ""
+        except InputError as error:
+            heard.problem = str(error)
+
+    def _info(self, camera: str, message: CameraInfo, image_topic: str) -> None:
+        heard = self.heard.cameras[camera]
+        try:
+            rectified = messages.images_rectified(self.config.rig.rectify, image_topic)
+            heard.model, heard.model_problem = messages.camera_model_from(message, rectified), ""
+        except InputError as error:
+            heard.model, heard.model_problem = None, str(error)
+
+    def _transforms(self, message: TFMessage, static: bool) -> None:
+        try:
+            for parent, child, t_ns, matrix in messages.transforms_from(message):
+                self.heard.tree.insert(parent, child, t_ns, matrix, static)
+                if child == self.params.base_frame and not static:
+                    self.heard.pose_ns.append(t_ns)
+        except (InputError, ValueError) as error:
+            self.heard.problems.append(str(error))
+
+    def _odometry(self, message: Odometry) -> None:
+        t_ns = messages.stamp_ns(message)
+        try:
+            pose = messages.pose_from(message)
+            self.heard.tree.insert(self.params.fixed_frame, self.params.base_frame, t_ns, pose, False)
+        except (InputError, ValueError) as error:
+            self.heard.problems.append(str(error))
+        self.heard.pose_ns.append(t_ns)
+
+    def _read_calibration(self) -> None:
+        calibration = load_calibration(self.params.calibration_file, self.config.rig.cameras)
+        for camera, (model, base_from_cam) in calibration.items():
+            self.heard.cameras[camera].model, self.heard.cameras[camera].model_problem = model, ""
+            if base_from_cam is not None:
+                frame = self.camera_params[camera].frame_id or frame_of(camera)
+                self.heard.tree.insert(self.params.base_frame, frame, 0, base_from_cam, True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to listen (default: 5)")
+    findings: list[Finding] = []
+    code = process.run(parser, lambda args, stop: findings.extend(_listen(args.seconds, stop)), argv)
+    return code or int(any(finding.bad for finding in findings))
+
+
+def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
+    ears = Ears()
+    executor = SingleThreadedExecutor()
+    executor.add_node(ears)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not stop.is_set():
+        executor.spin_once(timeout_sec=0.1)
+    ears.ask_the_graph()
+    offsets_s = {c: own.stamp_offset for c, own in ears.camera_params.items()}
+    findings = examine(ears.heard, ears.config, offsets_s, ears.params.fixed_frame, ears.params.base_frame)
+    for finding in findings:
+        print(f"{'CHANGE' if finding.bad else 'ok    '}  {finding.text}")
+    bad = sum(finding.bad for finding in findings)
+    print(f"{bad} to change" if bad else "all is well")
+    ears.destroy_node()
+    return findings
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

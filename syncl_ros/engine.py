@@ -1,0 +1,172 @@
+"""Frame sets -> tracks -> topics, in the inference thread: the model, its memory, and what became of every set."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from rclpy.node import Node
+from torch.utils import _pytree
+
+from syncl_core.config import SynclConfig
+from syncl_core.errors import DeviceError, InputError
+from syncl_core.frames import make_frame
+from syncl_core.runtime.problems import Problem, ProblemLog
+from syncl_core.runtime.session import TrackerSession
+from syncl_core.tensors import Frame
+from syncl_core.tracking.base import Tracker
+from syncl_core.types import FrameSet, StepReport
+from syncl_ros.outputs import Outputs
+from syncl_ros.params import Live, NodeParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One task of the inference thread."""
+
+    t_ns: int
+    closed_s: float  # steady time at which the set was complete
+    frame_set: FrameSet | None = None  # None = predict the objects to t_ns: there is no usable set
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of the sets so far. Written by the inference thread, read by diagnostics."""
+
+    processed: int = 0
+    degraded: int = 0  # processed without every camera
+    coasted: int = 0  # predicted, not processed
+    tracks: int = 0  # published last
+    coasting: bool = False  # the last message was a prediction
+    spread_ms: float = 0.0  # newest minus oldest image of the last set
+    period_s: float | None = None  # between the last two sets, by their stamps
+    latency_ms: float | None = None  # from the newest image to the message
+    published_s: float | None = None  # steady time of the last message
+    closed_s: float = 0.0  # steady time at which the last processed set was complete
+    delayed_since_s: float | None = None  # steady time of the first of the sets that are late in a row
+    last_t_ns: int | None = None
+    resets: dict[str, int] = field(default_factory=dict)  # by reason
+    milliseconds: dict[str, float] = field(default_factory=dict)  # of the last set, by stage
+    rejected: dict[str, str] = field(default_factory=dict)  # cameras whose image was unusable in the last set
+
+
+class Engine:
+    """One loaded tracker. `process` belongs to the inference thread; `reset` may be called from another."""
+
+    def __init__(self, node: Node, tracker: Tracker, config: SynclConfig, params: NodeParams, outputs: Outputs):
+        self.config = config
+        self.record = Record()
+        self.tracker = tracker
+        self._node = node
+        self._outputs = outputs
+        self._coasting = params.coasting
+        self._session = TrackerSession(tracker.step, tracker.init_state, config, params.device)
+        self._problems = ProblemLog()
+        self._lock = threading.Lock()
+        self.warm_up_s = _warm_up(tracker, config, params.device)
+
+    @property
+    def session(self) -> str:
+        return self._session.session
+
+    def process(self, job: Job, live: Callable[[], Live]) -> None:
+        """One set, or one prediction. An unusable set is a counted problem; DeviceError comes through."""
+        with self._lock:
+            started_s = time.monotonic()
+            if job.frame_set is None:
+                self._coast(job, live())
+                return
+            try:
+                report = self._session.process(job.frame_set)
+            except DeviceError:
+                raise
+            except InputError as error:
+                self._problems.add("rejected_set", str(error))
+                self._node.get_logger().warning(f"set rejected: {error}", throttle_duration_sec=5.0)
+                self._coast(job, live())
+                return
+            self._announce(report)
+            stepped_s = time.monotonic()
+            values = live()
+            objects = self._outputs.publish(report.objects, values)
+            self._note(job, report, started_s, stepped_s, values)
+            self.record.tracks = len(objects)
+            self._outputs.publish_latencies(self.record.milliseconds)
+            self._outputs.publish_detections(report.objects)
+            self._outputs.publish_pictures(job.frame_set, objects)
+
+    def reset(self, reason: str) -> str:
+        """Forget all tracks. Returns the new session ("" = there was nothing to forget)."""
+        with self._lock:
+            session = self._session.reset(reason)
+            if session:
+                self._outputs.clear_markers(self.record.last_t_ns or 0)
+            return session
+
+    def problems(self) -> dict[str, Problem]:
+        return {**self._session.problems(), **self._problems.snapshot()}
+
+    def memory_of_sessions(self) -> dict:
+        """What the next Engine of this process needs so that it repeats no session."""
+        return self._session.snapshot() | {"state": None, "last_ns": None, "reset_reason": "", "session": ""}
+
+    def continue_sessions(self, memory: dict) -> None:
+        self._session.restore(memory)
+
+    def close(self) -> None:
+        with self._lock:
+            self._session.close()
+
+    def _announce(self, report: StepReport) -> None:
+        for message in report.rejected.values():
+            self._node.get_logger().warning(f"camera masked: {message}", throttle_duration_sec=5.0)
+        if report.reset_reason:
+            self._outputs.forget_markers()
+            resets = self.record.resets
+            self.record.resets = {**resets, report.reset_reason: resets.get(report.reset_reason, 0) + 1}
+            self._node.get_logger().info(f"session {report.session} begins ({report.reset_reason})")
+
+    def _coast(self, job: Job, live: Live) -> None:
+        objects = self._session.coast(job.t_ns) if self._coasting else None
+        if objects is None:
+            return
+        self.record.tracks = len(self._outputs.publish(objects, live))
+        self.record.coasted += 1
+        self.record.coasting, self.record.published_s = True, time.monotonic()
+
+    def _note(self, job: Job, report: StepReport, started_s: float, stepped_s: float, live: Live) -> None:
+        record, now_s = self.record, time.monotonic()
+        stamps = [view.t_ns for view in job.frame_set.views if view is not None]
+        now_ns = self._node.get_clock().now().nanoseconds
+        seconds = {**report.seconds, "wait": started_s - job.closed_s, "publish": now_s - stepped_s}
+        seconds["total"] = now_s - job.closed_s
+        record.milliseconds = {f"processing_time/{stage}_ms": 1e3 * s for stage, s in seconds.items()}
+        record.milliseconds["pipeline_latency_ms"] = max(0.0, (now_ns - min(stamps)) * 1e-6)
+        if record.published_s is not None:
+            record.milliseconds["cyclic_time_ms"] = 1e3 * (now_s - record.published_s)
+        record.latency_ms = max(0.0, (now_ns - max(stamps)) * 1e-6)  # a bag that starts again is not from the future
+        record.spread_ms = (max(stamps) - min(stamps)) * 1e-6
+        late = 1e3 * seconds["total"] > live.params.max_processing_ms
+        record.delayed_since_s = (record.delayed_since_s or job.closed_s) if late else None
+        if record.last_t_ns is not None and not report.reset_reason:
+            record.period_s = (job.t_ns - record.last_t_ns) * 1e-9
+        record.processed += 1
+        record.degraded += len(report.cameras_used) < len(job.frame_set.views)
+        record.rejected = report.rejected
+        record.coasting, record.published_s = False, now_s
+        record.last_t_ns, record.closed_s = job.t_ns, job.closed_s
+
+
+def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> float:
+    """One step on nothing: the first call of every kernel is slow, and a live set must not wait for it. Seconds."""
+    started_s = time.monotonic()
+    views = (None,) * len(config.rig.cameras)
+    nothing = FrameSet(t_ns=0, global_from_base=np.eye(4), base_from_model=np.eye(4), views=views)
+    frame: Frame = _pytree.tree_map(lambda tensor: tensor.to(device), make_frame(nothing, config.image))
+    with torch.inference_mode():
+        tracker.step(tracker.init_state(1, torch.device(device)), frame)
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic() - started_s

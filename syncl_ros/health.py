@@ -1,0 +1,148 @@
+"""What is said in /diagnostics, as pure functions of what was observed. Names and keys fit Autoware's vocabulary."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from syncl_core.runtime.problems import Problem
+from syncl_ros.engine import Record
+from syncl_ros.params import LiveParams
+from syncl_ros.sources import CameraInput
+
+OK, WARN, ERROR = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One DiagnosticStatus, without ROS."""
+
+    name: str
+    level: int
+    message: str
+    values: Mapping[str, object]
+
+
+def camera_status(
+    cameras: Mapping[str, CameraInput],
+    record: Record,
+    rates_hz: Mapping[str, float],
+    limits: LiveParams,
+    why_silent: Callable[[str], str],
+) -> Status:
+    """ERROR, with names and what to change, while cameras are missing or rejected; WARN while sets lack one."""
+    now_s, values, said = time.monotonic(), {}, []
+    for camera, seen in cameras.items():
+        age_ms = None if seen.image_s is None else max(0.0, 1e3 * (now_s - seen.image_s))
+        state = camera_state(camera, seen, age_ms, record, limits)
+        values[f"{camera}.state"] = state
+        if age_ms is not None:
+            values[f"{camera}.image_age_ms"] = round(age_ms)
+        values[f"{camera}.rate_hz"] = round(rates_hz.get(camera, 0.0), 1)
+        if state == "rejected":
+            reasons = filter(None, (seen.refused if _refuses(seen, limits) else "", record.rejected.get(camera)))
+            said.append(f"{camera} rejected: {'; '.join(reasons)}")
+        elif state != "active":
+            said.append(f"{camera} {state}: {why_silent(camera)}")
+    values |= {
+        "max_inter_camera_time_diff_ms": round(record.spread_ms, 1),
+        "degraded_sets": record.degraded,
+        "coasted_sets": record.coasted,
+    }
+    return Status(name="camera_status", level=ERROR if said else OK, message="; ".join(said) or "ok", values=values)
+
+
+def camera_state(camera: str, seen: CameraInput, age_ms: float | None, record: Record, limits: LiveParams) -> str:
+    """One of rejected, waiting_camera_info, waiting_image, stale, active."""
+    if _refuses(seen, limits):
+        return "rejected"
+    if age_ms is None:
+        return "waiting_image"
+    if age_ms > limits.max_image_age_ms:
+        return "stale"
+    if not seen.calibrated:
+        return "waiting_camera_info"
+    return "rejected" if camera in record.rejected else "active"
+
+
+def _refuses(seen: CameraInput, limits: LiveParams) -> bool:
+    """Whether a message of this camera was unusable lately."""
+    return seen.refused_s is not None and 1e3 * (time.monotonic() - seen.refused_s) < limits.max_image_age_ms
+
+
+def processing_status(record: Record, waiting: int, dropped: int, limits: LiveParams) -> Status:
+    """WARN while sets take too long or nothing comes out, ERROR when that lasts."""
+    now_s = time.monotonic()
+    total_ms = record.milliseconds.get("processing_time/total_ms")
+    # Up to the last message: when nothing comes any more, nothing is late.
+    delay_ms = 0.0 if record.delayed_since_s is None else 1e3 * (record.published_s - record.delayed_since_s)
+    level, message = OK, "ok"
+    if record.delayed_since_s is not None:
+        level, message = WARN, f"a set took {total_ms:.0f} ms, allowed are {limits.max_processing_ms:g}"
+        if delay_ms > limits.max_delay_ms:
+            level, message = ERROR, f"{message}, for {delay_ms / 1e3:.1f} s: smaller network or longer process_period"
+    if record.coasting:
+        level, message = max(level, WARN), "coasting: no usable set, tracks are predicted"
+    values = {
+        "is_processing_time_ms_in_expected_range": record.delayed_since_s is None,
+        "consecutive_delay_ms": round(delay_ms),
+        "processed_sets": record.processed,
+        "dropped_sets": dropped,
+        "waiting_sets": waiting,
+    }
+    if record.published_s is not None:
+        values["time_since_last_publish_ms"] = round(1e3 * (now_s - record.published_s))
+    if record.latency_ms is not None:
+        values["output_latency_ms"] = round(record.latency_ms, 1)
+    values |= {name.removeprefix("processing_time/"): round(ms, 2) for name, ms in record.milliseconds.items()}
+    return Status(name="processing_time_status", level=level, message=message, values=values)
+
+
+def ego_motion_status(
+    source: str, pose_s: float | None, problems: Mapping[str, Problem], fresh: frozenset[str], limits: LiveParams
+) -> Status:
+    """Where the vehicle's pose comes from, and whether it does."""
+    age_ms = None if pose_s is None else max(0.0, 1e3 * (time.monotonic() - pose_s))
+    missing, jumps = problems.get("missing_transform"), problems.get("ego_jump")
+    values = {"source": source, "jumps": jumps.count if jumps else 0}
+    level, message = OK, "ok"
+    if age_ms is None:
+        level, message = ERROR, f"no pose yet from {source}: check ego_motion.source, fixed_frame and base_frame"
+    else:
+        values["age_ms"] = round(age_ms)
+        if age_ms > limits.max_image_age_ms:
+            level, message = ERROR, f"no pose from {source} for {age_ms / 1e3:.1f} s"
+        elif "missing_transform" in fresh:
+            level, message = WARN, missing.message
+        elif "ego_jump" in fresh:
+            level, message = WARN, jumps.message
+    if missing:
+        values |= {"last_error": missing.message, "missing_transforms": missing.count}
+    return Status(name="ego_motion", level=level, message=message, values=values)
+
+
+def input_status(problems: Mapping[str, Problem], fresh: frozenset[str]) -> Status:
+    """WARN while problems come (`fresh` reasons), OK when there were none since the last report."""
+    values: dict[str, object] = {f"{reason}.count": problem.count for reason, problem in problems.items()}
+    values |= {f"{reason}.last": problem.message for reason, problem in problems.items()}
+    message = "; ".join(problems[reason].message for reason in sorted(fresh)) or "ok"
+    return Status(name="input", level=WARN if fresh else OK, message=message, values=values)
+
+
+def tracker_status(session: str, record: Record) -> Status:
+    """Tracks, session, resets by reason."""
+    values = {"session": session, "tracks": record.tracks, "state": "coasting" if record.coasting else "confirmed"}
+    values |= {f"resets.{reason}": count for reason, count in record.resets.items()}
+    return Status(name="tracker", level=OK, message="coasting" if record.coasting else "ok", values=values)
+
+
+def model_status(name: str, checkpoint: str, device: str, warm_up_s: float, trained_s: float, record: Record) -> Status:
+    """What is loaded; WARN while sets come at another rhythm than the network was trained with."""
+    period_s, level, message = record.period_s, OK, "ok" if checkpoint else "untrained weights: the boxes mean nothing"
+    values = {"name": name, "checkpoint": checkpoint, "device": device, "warm_up_ms": round(1e3 * warm_up_s)}
+    values["trained_dt_s"] = trained_s
+    if period_s is not None:
+        values["actual_dt_s"] = round(period_s, 3)
+        if not 0.75 * trained_s <= period_s <= 1.25 * trained_s:
+            level = WARN
+            message = f"{period_s:.2f} s between sets, trained with {trained_s:g}: see sync.process_period"
+    return Status(name="model", level=level, message=message, values=values)

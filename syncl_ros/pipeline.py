@@ -1,0 +1,131 @@
+"""What runs while the node is active: topics -> Intake -> frame sets -> inference thread.
+
+Two threads: the executor's stores messages and hands complete sets over, the worker's infers and publishes.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from std_msgs.msg import Bool
+
+from syncl_core.runtime.intake import Intake
+from syncl_core.runtime.problems import Problem
+from syncl_ros import conversions, health
+from syncl_ros.diagnostics import Rates
+from syncl_ros.engine import Engine, Job
+from syncl_ros.health import Status
+from syncl_ros.params import CameraParams, Live, LiveParams, NodeParams
+from syncl_ros.sources import Sources
+from syncl_ros.worker import Worker
+
+POLL_SECONDS = 0.02  # how late a deadline may be noticed
+SHORTEST_COAST_SECONDS = 0.1  # between two predictions
+QUIET_POLLS = 15  # in a row without a message: a finished player has nothing on the way any more
+
+
+class Pipeline:
+    """Raises InputError where the topics cannot be subscribed to. `enabled` False = sets are ignored.
+
+    `on_error(error)` is called in the executor's thread when inference has failed: nothing is processed any more.
+    `on_played(over)` is called when a player says whether a recording is over: with True in the inference thread, after
+    its last set.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        params: NodeParams,
+        camera_params: Mapping[str, CameraParams],
+        engine: Engine,
+        live: Callable[[], Live],
+        on_error: Callable[[Exception], None],
+        on_played: Callable[[bool], None],
+    ):
+        self.enabled = True
+        self._node, self._params, self._engine = node, params, engine
+        self._on_error, self._on_played = on_error, on_played
+        self._replay = params.queue == "all"
+        self._quiet_polls = 0
+        self._player_done = False
+        self._rates = Rates()
+        # A replay must not depend on how fast it is fed, so its clock stands: stamps alone close sets.
+        clock_ns = (lambda: 0) if self._replay else time.monotonic_ns
+        frames = {"fixed_frame": params.fixed_frame, "base_frame": params.base_frame}
+        self._intake = Intake(engine.config, clock_ns, **frames)
+        self._worker = Worker(lambda job: engine.process(job, live), keep_all=self._replay)
+        self._sources = Sources(node, params, engine.config, camera_params, self._intake, self._received)
+        try:
+            self._sources.subscribe()
+        except Exception:
+            self._sources.close()
+            raise
+        self._end = node.create_subscription(Bool, params.end_topic, self._player_finished, conversions.latched())
+        self._timer = node.create_timer(POLL_SECONDS, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._worker.start()
+
+    def close(self) -> None:
+        """Unsubscribe and end the inference thread, which finishes the set at hand."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_subscription(self._end)
+        self._sources.close()
+        self._worker.stop()
+
+    def problems(self) -> dict[str, Problem]:
+        return {**self._sources.problems.snapshot(), **self._intake.problems()}
+
+    def statuses(self, problems: Mapping[str, Problem], fresh: frozenset[str], limits: LiveParams) -> list[Status]:
+        """Cameras, processing and ego motion."""
+        cameras, record = self._sources.cameras, self._engine.record
+        rates_hz = self._rates.measure({c: seen.images for c, seen in cameras.items()}, time.monotonic())
+        return [
+            health.camera_status(cameras, record, rates_hz, limits, self._sources.why_silent),
+            health.processing_status(record, self._worker.waiting, self._worker.dropped, limits),
+            health.ego_motion_status(self._params.ego_source, self._sources.pose_s, problems, fresh, limits),
+        ]
+
+    def _received(self) -> None:
+        self._quiet_polls = 0
+        self._submit_closed_sets()
+
+    def _submit_closed_sets(self) -> None:
+        for frame_set in self._intake.poll():
+            if self.enabled:
+                self._worker.submit(Job(t_ns=frame_set.t_ns, closed_s=time.monotonic(), frame_set=frame_set))
+        for missed in self._intake.take_missed():
+            if self.enabled:
+                self._worker.offer(Job(t_ns=missed.t_ns, closed_s=time.monotonic()))
+
+    def _poll(self) -> None:
+        """Close sets on time. The executor runs every waiting message between two polls, however slow it is."""
+        self._quiet_polls += 1
+        self._submit_closed_sets()
+        if self._worker.error is not None:
+            self._on_error(self._worker.error)
+            return
+        if self._worker.held_up:
+            text = "the replay runs ahead of the network: play it slower"
+            self._node.get_logger().warning(text, throttle_duration_sec=5.0)
+        self._coast_while_silent()
+        if self._player_done and self._quiet_polls >= QUIET_POLLS:
+            self._player_done = False
+            for frame_set in self._intake.finish():
+                self._worker.submit(Job(t_ns=frame_set.t_ns, closed_s=time.monotonic(), frame_set=frame_set))
+            self._worker.call_when_idle(lambda: self._on_played(True))
+
+    def _coast_while_silent(self) -> None:
+        """Without any image no set becomes due, so the clock asks for predictions."""
+        record, sync = self._engine.record, self._engine.config.sync
+        if self._replay or not self.enabled or not self._params.coasting or record.last_t_ns is None:
+            return
+        now_s, period_s = time.monotonic(), max(sync.process_period, SHORTEST_COAST_SECONDS)
+        silent_s = now_s - record.published_s
+        if silent_s > period_s + (0.0 if record.coasting else sync.timeout + SHORTEST_COAST_SECONDS):
+            t_ns = record.last_t_ns + round(1e9 * (now_s - record.closed_s))
+            self._worker.offer(Job(t_ns=t_ns, closed_s=now_s))
+
+    def _player_finished(self, message: Bool) -> None:
+        self._player_done = message.data
+        if not message.data:
+            self._on_played(False)

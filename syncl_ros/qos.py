@@ -1,0 +1,40 @@
+"""Quality of service that does not fit is silent in DDS: what is asked, what is offered, what to change."""
+
+from collections.abc import Sequence
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+_RELIABILITY = {ReliabilityPolicy.BEST_EFFORT: "best effort", ReliabilityPolicy.RELIABLE: "reliable"}
+_DURABILITY = {DurabilityPolicy.VOLATILE: "volatile", DurabilityPolicy.TRANSIENT_LOCAL: "transient local"}
+
+
+def mismatch(asked: QoSProfile, offered: QoSProfile) -> str:
+    """Why a subscription gets nothing from a publisher, naming both policies; "" = they fit (DDS: offered >= asked)."""
+    if asked.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+        return _said("reliability", _RELIABILITY, asked.reliability, offered.reliability)
+    if asked.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
+        return _said("durability", _DURABILITY, asked.durability, offered.durability)
+    return ""
+
+
+def _said(policy: str, names: dict, asked, offered) -> str:
+    return f"{policy}: asked for {names.get(asked, asked)}, offered is {names.get(offered, offered)}"
+
+
+def why_silent(
+    topic: str, type_name: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], parameter: str
+) -> str:
+    """Why nothing comes on a topic, and the parameter to change. `type_name` reads "package/msg/Name"."""
+    if not publishers:
+        return f"nobody publishes {topic}: start the publisher or change {parameter}"
+    reasons = {mismatch(asked, publisher.qos_profile) for publisher in publishers}
+    others = {publisher.topic_type for publisher in publishers} - {type_name}
+    if len(others) == 1 and all(publisher.topic_type in others for publisher in publishers):
+        return f"{topic} is published as {others.pop()}, not {type_name}: change image_transport or {parameter}"
+    if "" not in reasons:
+        return f"{topic} has an incompatible QoS ({'; '.join(sorted(reasons))}): change qos.images or the publisher"
+    return (
+        f"{topic} has a publisher but nothing arrives: does the camera run? does the middleware carry such images "
+        "(docs/ros.md, middleware)?"
+    )

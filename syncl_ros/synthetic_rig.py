@@ -1,0 +1,146 @@
+"""Six cameras on a car that drives, live over DDS, with faults at a word: for tests, the soak run and measurements.
+
+Images, calibrations, /tf and /tf_static are published by a thread at their own times, stamped with the ROS clock's wall
+time. Faults are attributes; changing one takes effect with the next image.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from rclpy.node import Node
+
+from syncl_core import geometry
+from syncl_core.classes import CAMERAS
+from syncl_core.io import messages
+from syncl_core.io.topics import Topics, frame_of
+from syncl_core.types import CameraModel, RawImage
+from syncl_ros import conversions
+
+CAMERA_STEP_SECONDS = 0.007  # between two cameras of a sweep
+POSE_SECONDS = 0.02
+SPEED = 8.0  # m/s
+
+
+class SyntheticRig:
+    """Publishes until `stop`. All images of a camera are the same `jpeg`, which must be `model`'s size."""
+
+    def __init__(
+        self, node: Node, jpeg: bytes, model: CameraModel, *, rate_hz: float = 12.0, cameras: Sequence[str] = CAMERAS
+    ):
+        self.silent: set[str] = set()  # cameras that send nothing
+        self.corrupt: set[str] = set()  # cameras whose images end in the middle
+        self.late_s: dict[str, float] = {}  # cameras whose images arrive so much later
+        self.stamp_error_s: dict[str, float] = {}  # cameras whose clock is off
+        self.pose_silent = False  # no /tf
+        self.info = dict.fromkeys(cameras, model)  # what the calibration topics say
+        self.shift_s = 0.0  # added to every stamp: a clock that jumped
+        self.sweeps = 0
+        self.sent: dict[str, int] = dict.fromkeys(cameras, 0)
+        self.sent_s: dict[int, float] = {}  # steady time at which the image with this stamp (ns) was given to DDS
+        self._cameras = tuple(cameras)
+        self._image = RawImage(encoding="jpeg", data=jpeg)
+        self._half = RawImage(encoding="jpeg", data=jpeg[: len(jpeg) // 2])
+        self._period_s = 1.0 / rate_hz
+        self._topics = Topics()
+        self._advertise(node)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rig", daemon=True)
+
+    def _advertise(self, node: Node) -> None:
+        def advertise(type_name: str, topic: str, qos):
+            return node.create_publisher(conversions.message_class(type_name), topic, qos)
+
+        sensor, topics = conversions.sensor_data(5), self._topics
+        self._images = {c: advertise(messages.COMPRESSED_IMAGE, topics.compressed_of(c), sensor) for c in self._cameras}
+        self._infos = {c: advertise(messages.CAMERA_INFO, topics.camera_info_of(c), sensor) for c in self._cameras}
+        self._tf = advertise(messages.TF, topics.tf, conversions.reliable(100))
+        self._static = advertise(messages.TF, topics.tf_static, conversions.latched())
+        make = conversions.make
+        mounts = [(frame_of(c), base_from_cam(i, len(self._cameras))) for i, c in enumerate(self._cameras)]
+        static = [messages.transform_stamped(make, 0, "base_link", child, pose) for child, pose in mounts]
+        self._static.publish(messages.tf_message(make, static))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        """Poses and images in the order of their times."""
+        begin_s = time.monotonic()
+        wall_ns = time.time_ns()
+        late: list[tuple[float, str, object, int]] = []
+        poses = 0
+        for self.sweeps in range(10**9):
+            for number, camera in enumerate(self._cameras):
+                due_s = self.sweeps * self._period_s + number * CAMERA_STEP_SECONDS
+                while poses * POSE_SECONDS <= due_s + 2 * POSE_SECONDS:
+                    if not self.pose_silent:
+                        self._publish_pose(poses * POSE_SECONDS, wall_ns)
+                    poses += 1
+                if self._stopping.wait(max(0.0, begin_s + due_s - time.monotonic())):
+                    return
+                if camera not in self.silent:
+                    late.append(
+                        (begin_s + due_s + self.late_s.get(camera, 0.0), *self._photograph(camera, due_s, wall_ns))
+                    )
+                now_s = time.monotonic()
+                for entry in [entry for entry in late if entry[0] <= now_s]:
+                    late.remove(entry)
+                    self._send(*entry[1:])
+
+    def _stamp_ns(self, due_s: float, wall_ns: int) -> int:
+        return wall_ns + round((due_s + self.shift_s) * 1e9)
+
+    def _publish_pose(self, due_s: float, wall_ns: int) -> None:
+        pose = geometry.transform((SPEED * due_s, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
+        stamped = messages.transform_stamped(
+            conversions.make, self._stamp_ns(due_s, wall_ns), "odom", "base_link", pose
+        )
+        self._tf.publish(messages.tf_message(conversions.make, [stamped]))
+
+    def _photograph(self, camera: str, due_s: float, wall_ns: int) -> tuple[str, object, int]:
+        t_ns = self._stamp_ns(due_s + self.stamp_error_s.get(camera, 0.0), wall_ns)
+        image = self._half if camera in self.corrupt else self._image
+        return camera, messages.compressed_image(conversions.make, t_ns, frame_of(camera), image), t_ns
+
+    def _send(self, camera: str, message, t_ns: int) -> None:
+        info = messages.camera_info(conversions.make, t_ns, frame_of(camera), self.info[camera])
+        self._infos[camera].publish(info)
+        self._images[camera].publish(message)
+        self.sent[camera] += 1
+        self.sent_s[t_ns] = time.monotonic()
+        while len(self.sent_s) > 4096:
+            del self.sent_s[next(iter(self.sent_s))]
+
+
+def base_from_cam(index: int, count: int) -> np.ndarray:
+    """Mount [4, 4] of camera `index` of `count` around the car, clockwise from the front."""
+    yaw = -2 * np.pi * index / count
+    forward = geometry.transform((1.5, 0.0, 1.5), geometry.quaternion_from_yaw(yaw))
+    upright = np.eye(4)
+    upright[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]  # camera axes right, down, forward
+    return forward @ upright
+
+
+def pinhole(width: int, height: int) -> CameraModel:
+    """A camera of about 65 degrees."""
+    focal = 0.78 * width
+    intrinsics = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    return CameraModel(width=width, height=height, intrinsics=intrinsics)
+
+
+def noise_jpeg(width: int, height: int, seed: int = 0, quality: int = 80) -> bytes:
+    """A JPEG of coarse random blocks with some grain, about as large as a photograph's."""
+    import cv2
+
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3), np.uint8)
+    pixels = blocks.repeat(20, axis=0).repeat(20, axis=1)[:height, :width].astype(np.int16)
+    grain = random.integers(-6, 7, (height, width, 1), np.int16)
+    pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

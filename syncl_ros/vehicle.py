@@ -1,0 +1,79 @@
+"""A vehicle in one YAML file: its cameras' topics, frames and time offsets, where its pose comes from, remappings.
+
+    image_topic: /sensing/{camera}/image_raw      # any parameter of the node, by its name
+    cameras:
+      cam_front: {image_topic: /front/image_raw, frame_id: front_optical, stamp_offset: 0.012}
+    remaps: {/tf: /vehicle/tf}                    # applied by the launch files
+
+`cameras` and every other mapping stand for dotted parameter names: `cameras.cam_front.frame_id`.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from syncl_core.errors import InputError
+from syncl_ros import params
+from syncl_ros.environment import share_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vehicle:
+    """What a vehicle file says."""
+
+    path: Path
+    parameters: dict[str, object]  # by dotted ROS name
+    remaps: dict[str, str]  # from -> to
+
+
+def load_vehicle(name: str | Path) -> Vehicle:
+    """Read a vehicle file: a path, or the bare name of a file in config/vehicles. Raises InputError naming the key."""
+    path = vehicle_path(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read the vehicle: {getattr(error, 'strerror', error)}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: expected keys and values of a vehicle, see config/vehicles/template.yaml")
+    remaps = content.get("remaps") or {}
+    if not isinstance(remaps, Mapping) or not all(isinstance(x, str) for pair in remaps.items() for x in pair):
+        raise InputError(f"{path}: remaps: expected a mapping from topic to topic")
+    parameters = dict(_flat({key: value for key, value in content.items() if key != "remaps"}, ""))
+    _check_names(path, parameters)
+    # A file named beside the vehicle's own travels with it.
+    for key in ("config", "checkpoint", "calibration.file"):
+        if isinstance(value := parameters.get(key), str) and value and (path.parent / value).is_file():
+            parameters[key] = str(path.parent / value)
+    return Vehicle(path=path, parameters=parameters, remaps=dict(remaps))
+
+
+def vehicle_path(name: str | Path) -> Path:
+    """The file of a vehicle: as it is, or of that name among the shipped ones."""
+    path = Path(name)
+    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+        return share_file(f"config/vehicles/{name}.yaml")
+    return path
+
+
+def _flat(values: Mapping, prefix: str):
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def _check_names(path: Path, parameters: dict[str, object]) -> None:
+    known = [spec.name for spec in params.all_specs() if spec.name != "vehicle"]
+    patterns = [re.compile(re.sub("<[a-z]+>", "[^.]+", re.escape(name))) for name in known]
+    for name in parameters:
+        if not any(pattern.fullmatch(name) for pattern in patterns):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see config/vehicles/template.yaml"
+            raise InputError(f"{path}: {name}: no such parameter; {hint}")

@@ -1,0 +1,116 @@
+"""What the doctor heard of a vehicle, and what that says: pure functions, without ROS."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from syncl_core.config import SynclConfig
+from syncl_core.io.topics import frame_of
+from syncl_core.runtime.stream_report import StreamStatistics, stream_report
+from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
+from syncl_core.types import CameraModel
+
+POSE = "vehicle pose"
+OLD_SECONDS = 1.0  # stamps this far from the clock belong to another one
+
+
+@dataclass(slots=True)
+class CameraHeard:
+    """What came from one camera."""
+
+    stamps_ns: list[int] = field(default_factory=list)
+    age_s: list[float] = field(default_factory=list)  # of images when they came, on the ROS clock
+    frame_id: str = ""
+    problem: str = ""  # of its latest image
+    model: CameraModel | None = None
+    model_problem: str = "nothing came on its calibration topic"
+    silence: str = ""  # why no image came
+
+
+@dataclass(slots=True)
+class Heard:
+    """Everything that came."""
+
+    cameras: dict[str, CameraHeard]
+    pose_ns: list[int] = field(default_factory=list)
+    tree: TransformTree = field(default_factory=TransformTree)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `bad` = the tracker cannot work well before it is changed."""
+
+    bad: bool
+    text: str
+
+
+def examine(
+    heard: Heard, config: SynclConfig, offsets_s: dict[str, float], fixed_frame: str, base_frame: str
+) -> list[Finding]:
+    """What was heard, in words that say what to change. `offsets_s` are the cameras' stamp offsets in use."""
+    shifted = {c: [t + round(1e9 * offsets_s[c]) for t in h.stamps_ns] for c, h in heard.cameras.items()}
+    anchor = config.sync.anchor or config.rig.cameras[0]
+    report = stream_report({**shifted, POSE: heard.pose_ns}, anchor, config.sync.max_spread)
+    findings = [f for c, h in heard.cameras.items() for f in _camera(c, h, report.streams[c])]
+    phases = [s.phase_s for name, s in report.streams.items() if name != POSE and s.phase_s is not None]
+    if len(phases) > 1:
+        findings.append(Finding(False, f"cameras fire within {1e3 * (max(phases) - min(phases)):.0f} ms"))
+    for camera, offset_s in report.suggested_offsets_s.items():
+        if camera != POSE:
+            total_s = offsets_s[camera] + offset_s
+            findings.append(
+                Finding(
+                    True,
+                    f"{camera}: its stamps are {-1e3 * offset_s:+.0f} ms from {anchor}'s, sync.max_spread allows "
+                    f"{1e3 * config.sync.max_spread:.0f}: set cameras.{frame_of(camera)}.stamp_offset: {total_s:.3f} "
+                    "if its clock is off, or raise sync.max_spread if it fires then",
+                )
+            )
+    findings += _poses(heard, report.streams[POSE], config, fixed_frame, base_frame)
+    return findings + [Finding(True, problem) for problem in dict.fromkeys(heard.problems)]
+
+
+def _camera(camera: str, heard: CameraHeard, stream: StreamStatistics) -> list[Finding]:
+    if not heard.stamps_ns:
+        return [Finding(True, f"{camera}: {heard.silence or 'no image'}")]
+    findings = [Finding(False, f"{camera}: {stream.rate_hz:.1f} Hz, jitter {1e3 * stream.jitter_s:.1f} ms")]
+    if stream.gaps:
+        text = f"{stream.gaps} gaps, the longest {stream.longest_gap_s:.2f} s: images are lost on the way"
+        findings.append(Finding(True, f"{camera}: {text} (docs/ros.md, middleware)"))
+    if stream.duplicates or stream.out_of_order:
+        text = f"{stream.duplicates} stamps twice, {stream.out_of_order} out of order: two publishers?"
+        findings.append(Finding(True, f"{camera}: {text}"))
+    age_s = float(np.median(heard.age_s))
+    if abs(age_s) > OLD_SECONDS:
+        text = f"images are {age_s:.1f} s old when they come: another clock? (use_sim_time, time synchronisation)"
+        findings.append(Finding(True, f"{camera}: {text}"))
+    problems = filter(None, (heard.problem, heard.model_problem and f"calibration: {heard.model_problem}"))
+    return findings + [Finding(True, f"{camera}: {problem}") for problem in problems]
+
+
+def _poses(
+    heard: Heard, stream: StreamStatistics, config: SynclConfig, fixed_frame: str, base_frame: str
+) -> list[Finding]:
+    findings = []
+    if not heard.pose_ns:
+        known = ", ".join(heard.tree.frames()) or "none"
+        text = (
+            f"no pose {fixed_frame} -> {base_frame}: check ego_motion.source, fixed_frame, base_frame; frames: {known}"
+        )
+        return [Finding(True, text)]
+    findings.append(Finding(False, f"{POSE}: {stream.rate_hz:.0f} Hz"))
+    if stream.rate_hz < 10 or stream.longest_gap_s > 0.2:
+        text = f"{POSE}: {stream.rate_hz:.0f} Hz with gaps of {stream.longest_gap_s:.2f} s: 20 Hz or more are needed"
+        findings.append(Finding(True, text))
+    for camera, seen in heard.cameras.items():
+        if not seen.stamps_ns:
+            continue
+        # An image inside the time of the poses, so that only the tree can be wrong.
+        t_ns = min(max(seen.stamps_ns[len(seen.stamps_ns) // 2], heard.pose_ns[0]), heard.pose_ns[-1])
+        try:
+            heard.tree.lookup(fixed_frame, seen.frame_id, t_ns)
+        except TransformLookupError as error:
+            text = f"{camera}: no transform {fixed_frame} -> {seen.frame_id} ({error}): publish it on /tf_static"
+            findings.append(Finding(True, f"{text}, or set cameras.{frame_of(camera)}.frame_id"))
+    return findings

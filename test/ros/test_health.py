@@ -1,0 +1,124 @@
+"""What /diagnostics says, from made-up observations on a clock that stands."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from syncl_core.runtime.problems import Problem
+from syncl_ros import health
+from syncl_ros.diagnostics import Rates, file_name_and_hash
+from syncl_ros.engine import Record
+from syncl_ros.params import LiveParams
+from syncl_ros.sources import CameraInput
+
+NOW_S = 1000.0
+LIMITS = LiveParams(max_image_age_ms=500.0, max_processing_ms=200.0, max_delay_ms=1000.0)
+
+
+@pytest.fixture(autouse=True)
+def still_clock(monkeypatch):
+    monkeypatch.setattr(health.time, "monotonic", lambda: NOW_S)
+
+
+def camera(**fields) -> CameraInput:
+    return CameraInput(image_topic="/a", info_topic="/a_info", image_kind=object, **fields)
+
+
+@pytest.mark.parametrize(
+    ("seen", "rejected", "state"),
+    [
+        ({}, {}, "waiting_image"),
+        ({"image_s": NOW_S - 0.1}, {}, "waiting_camera_info"),
+        ({"image_s": NOW_S - 0.1, "calibrated": True}, {}, "active"),
+        ({"image_s": NOW_S - 0.6, "calibrated": True}, {}, "stale"),
+        ({"image_s": NOW_S - 0.1, "calibrated": True, "refused_s": NOW_S - 0.2, "refused": "bad"}, {}, "rejected"),
+        ({"image_s": NOW_S - 0.1, "calibrated": True, "refused_s": NOW_S - 0.7, "refused": "bad"}, {}, "active"),
+        ({"image_s": NOW_S - 0.1, "calibrated": True}, {"A": "corrupt"}, "rejected"),
+        ({"image_s": NOW_S + 9.0, "calibrated": True}, {}, "active"),  # ages never get negative
+    ],
+)
+def test_the_state_of_a_camera(seen, rejected, state):
+    record = Record(rejected=rejected)
+    status = health.camera_status({"A": camera(**seen)}, record, {"A": 12.34}, LIMITS, lambda name: f"{name} is why")
+    assert status.values["A.state"] == state and status.values["A.rate_hz"] == 12.3
+    assert (status.level, status.message == "ok") == ((health.OK, True) if state == "active" else (health.ERROR, False))
+    if state not in ("active", "rejected"):
+        assert status.message == f"A {state}: A is why"
+    if state == "rejected":
+        assert ("corrupt" if rejected else "bad") in status.message
+    assert status.values.get("A.image_age_ms", 0) >= 0
+
+
+@pytest.mark.parametrize(
+    ("delayed_since_s", "coasting", "level", "said"),
+    [
+        (None, False, health.OK, "ok"),
+        (NOW_S - 0.5, False, health.WARN, "a set took 250 ms, allowed are 200"),
+        (NOW_S - 3.0, False, health.ERROR, "for 2.9 s"),
+        (None, True, health.WARN, "coasting"),
+    ],
+)
+def test_sets_that_take_too_long(delayed_since_s, coasting, level, said):
+    stages = {"processing_time/total_ms": 250.0, "pipeline_latency_ms": 300.0}
+    record = Record(
+        delayed_since_s=delayed_since_s,
+        coasting=coasting,
+        published_s=NOW_S - 0.1,
+        milliseconds=stages,
+        latency_ms=12.0,
+    )
+    status = health.processing_status(record, waiting=1, dropped=2, limits=LIMITS)
+    assert status.level == level and said in status.message
+    values = status.values
+    assert (values["waiting_sets"], values["dropped_sets"], values["total_ms"]) == (1, 2, 250.0)
+    assert (values["time_since_last_publish_ms"], values["output_latency_ms"]) == (100, 12.0)
+    assert values["is_processing_time_ms_in_expected_range"] is (delayed_since_s is None)
+
+
+def test_the_vehicles_motion():
+    problems = {
+        "missing_transform": Problem(count=3, message="CAM: unknown frame 'x'"),
+        "ego_jump": Problem(count=2, message="the vehicle jumped 9 m"),
+    }
+    none = frozenset()
+    assert health.ego_motion_status("tf", None, {}, none, LIMITS).level == health.ERROR
+    assert "for 2.0 s" in health.ego_motion_status("tf", NOW_S - 2.0, {}, none, LIMITS).message
+    fine = health.ego_motion_status("tf", NOW_S - 0.02, problems, none, LIMITS)
+    assert (fine.level, fine.values["jumps"], fine.values["last_error"]) == (health.OK, 2, "CAM: unknown frame 'x'")
+    for reason in problems:
+        fresh = health.ego_motion_status("tf", NOW_S - 0.02, problems, frozenset([reason]), LIMITS)
+        assert (fresh.level, fresh.message) == (health.WARN, problems[reason].message)
+    said = health.input_status(problems, frozenset(["ego_jump"]))
+    assert (said.level, said.message, said.values["missing_transform.count"]) == (1, "the vehicle jumped 9 m", 3)
+    assert health.input_status(problems, none).level == health.OK
+
+
+def test_another_rhythm_than_trained_is_a_warning():
+    for period_s, level in (
+        (None, health.OK),
+        (0.5, health.OK),
+        (0.38, health.OK),
+        (0.25, health.WARN),
+        (0.7, health.WARN),
+    ):
+        status = health.model_status("tiny", "a", "cpu", 0.1, 0.5, Record(period_s=period_s))
+        assert status.level == level, period_s
+    assert "untrained" in health.model_status("tiny", "", "cpu", 0.1, 0.5, Record()).message
+    tracker = health.tracker_status("ab", Record(tracks=4, resets={"gap": 2}))
+    assert (tracker.values["session"], tracker.values["tracks"], tracker.values["resets.gap"]) == ("ab", 4, 2)
+
+
+def test_rates_need_a_whole_window():
+    rates = Rates()
+    rates.measure({"A": 100}, 10.0)
+    assert rates.measure({"A": 103}, 10.5) == {"A": 0.0}  # not yet
+    assert rates.measure({"A": 124}, 12.0) == {"A": 12.0}
+    assert rates.measure({"A": 999}, 12.9) == {"A": 12.0}
+    assert rates.measure({"A": 5}, 14.0) == {"A": 0.0}  # counted anew after a restart
+
+
+def test_a_checkpoint_is_named_with_its_hash(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"abc")
+    assert file_name_and_hash(str(path)) == "weights.safetensors (ba7816bf8f01)"  # SHA-256 of "abc"
+    assert file_name_and_hash("") == ""

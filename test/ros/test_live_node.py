@@ -1,0 +1,302 @@
+"""The node on a vehicle: real processes, live cameras over DDS, and everything that goes wrong there.
+
+One node lives through all faults of this file; each test leaves it healthy.
+"""
+
+import dataclasses
+import os
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import live_node
+import numpy as np
+import small_drive
+from live_node import PERIOD_SECONDS
+from processes import RosProcess, environment
+
+from syncl_core.classes import CAMERAS
+from syncl_core.io import messages
+from syncl_core.io.topics import frame_of
+from syncl_core.io.tracked_objects import LABEL_INFO, TRACKED_OBJECTS, object_uuid
+from syncl_core.types import CameraModel
+from syncl_ros import reference
+
+DOMAIN = 140 + os.getpid() % 40
+ERROR, WARN = b"\x02", b"\x01"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """(process, watcher, rig): a node that tracks."""
+    folder = tmp_path_factory.mktemp("live")
+    with live_node.watching(DOMAIN) as watcher, live_node.node_process(folder, DOMAIN) as process:
+        rig = live_node.make_rig(watcher)
+        rig.start()
+        try:
+            watcher.wait(lambda: watcher.ready, 60)
+            watcher.wait(lambda: any(len(objects) for objects in watcher.tracks))
+            yield process, watcher, rig
+        finally:
+            rig.stop()
+
+
+@pytest.fixture
+def watcher(stage):
+    process, watcher, rig = stage
+    assert process.process.poll() is None, process.output()
+    yield watcher
+    rig.silent.clear()
+    rig.corrupt.clear()
+    rig.pose_silent = False
+    rig.info = dict.fromkeys(rig.info, small_drive.MODEL)
+
+
+@pytest.fixture
+def rig(stage):
+    return stage[2]
+
+
+def sessions(object_sets) -> list[str]:
+    """Sessions in the order of their appearance."""
+    return list(dict.fromkeys(identity.split("-")[0] for objects in object_sets for identity in objects.ids))
+
+
+def healthy(watcher) -> bool:
+    return bool(watcher.statuses) and watcher.statuses["camera_status"].message == "ok"
+
+
+def state_of(watcher, camera: str) -> str:
+    return watcher.values("camera_status")[f"{camera}.state"]
+
+
+def test_tracks_come_at_the_period_with_lasting_ids_and_measured_times(watcher):
+    object_sets = watcher.wait_for_tracks(6)
+    steps_s = np.diff([objects.t_ns for objects in object_sets]) * 1e-9
+    assert (
+        abs(np.median(steps_s) - PERIOD_SECONDS) < 0.09 and min(steps_s) > PERIOD_SECONDS - 0.09
+    )  # one frame at 12 Hz
+    assert len(sessions(object_sets)) == 1 and set(object_sets[0].ids) & set(object_sets[-1].ids)
+    watcher.wait(lambda: healthy(watcher))
+    total, latency = (watcher.latencies[name][-1] for name in ("processing_time/total_ms", "pipeline_latency_ms"))
+    assert 0 < total < latency < 2000
+    assert 8 < float(watcher.values("camera_status")["CAM_BACK.rate_hz"]) < 16
+
+
+def test_further_outputs_tell_the_same_tracks(watcher):
+    pytest.importorskip("autoware_perception_msgs.msg")
+    prefix = "/tracker/"
+    labels = watcher.listen(LABEL_INFO, prefix + "label_info", latched=True)
+    detections = watcher.listen(messages.DETECTIONS, prefix + "detections")
+    autoware = watcher.listen(TRACKED_OBJECTS, prefix + "tracked_objects")
+    pictures = watcher.listen(messages.IMAGE, prefix + "debug/image/cam_front")
+    watcher.wait(lambda: labels and len(detections) > 1 and len(autoware) > 1 and len(pictures) > 1)
+    tracks = {objects.t_ns: objects for objects in watcher.tracks}
+    assert [c.class_name for c in labels[-1].class_map][0] == "car"
+    boxes = messages.object_set_from(detections[-1])
+    assert set(boxes.ids) <= {""} and len(boxes) >= len(tracks[boxes.t_ns]) > 0
+    same = autoware[-1]
+    ours = tracks[messages.stamp_ns(same)]
+    assert [bytes(o.object_id.uuid) for o in same.objects] == [object_uuid(identity).bytes for identity in ours.ids]
+    image = pictures[-1]
+    assert (image.width, image.height, image.encoding) == (800, 450, "rgb8")
+    assert image.header.frame_id == "cam_front" and len(set(bytes(image.data[:30000]))) > 20
+    watcher.stop_listening()
+
+
+def test_the_documented_topics_are_those_of_the_graph(watcher):
+    ours = dict(watcher.get_publisher_names_and_types_by_node("tracker", "/"))
+    shown = {topic.replace("/tracker/", "~/"): kinds[0].replace("/msg", "") for topic, kinds in ours.items()}
+    documented = {
+        topic.replace("<camera>", frame_of(camera)): kind
+        for topic, kind, _ in reference.OUTPUTS
+        for camera in (CAMERAS if "<camera>" in topic else ("",))
+    }
+    of_rcl = {"/rosout", "/parameter_events", "~/transition_event"}
+    assert documented.items() <= shown.items() and shown.keys() - documented.keys() == of_rcl
+    services = {name for name, _ in watcher.get_service_names_and_types_by_node("tracker", "/")}
+    assert {"/tracker/reset", "/tracker/set_enabled"} <= services
+
+
+def test_the_doctor_finds_what_is_wrong_with_a_vehicle(watcher, rig, tmp_path):
+    rig.silent.add("CAM_BACK")
+    rig.stamp_error_s["CAM_FRONT_LEFT"] = -0.030
+    rig.info["CAM_FRONT"] = CameraModel(width=320, height=180, intrinsics=np.zeros((3, 3)))
+    given = ("-p", "sync.max_spread:=0.015", "-p", "cameras.cam_front_right.image_topic:=/nobody")
+    arguments = ("--seconds", 2.5, "--ros-args", *given, "-p", "cameras.cam_back_right.frame_id:=nowhere")
+    try:
+        with RosProcess("doctor", *arguments, env=environment(tmp_path, DOMAIN), folder=tmp_path) as doctor:
+            assert doctor.wait(60) == 1, doctor.output()
+    finally:
+        rig.stamp_error_s.clear()
+    said = {line.split(":")[0].split()[1]: [] for line in doctor.output().splitlines() if ":" in line}
+    for line in doctor.output().splitlines():
+        if ":" in line:
+            said[line.split(":")[0].split()[1]].append(line)
+    wrong = {camera: " ".join(line for line in lines if line.startswith("CHANGE")) for camera, lines in said.items()}
+    assert "nobody publishes /nobody/compressed" in wrong["CAM_FRONT_RIGHT"]
+    assert "nothing arrives" in wrong["CAM_BACK"]
+    assert "calibration: camera is not calibrated" in wrong["CAM_FRONT"]
+    assert "nowhere" in wrong["CAM_BACK_RIGHT"] and "frame_id" in wrong["CAM_BACK_RIGHT"]
+    # It fires 14 ms after the front camera and its clock is 30 ms late.
+    assert "cameras.cam_front_left.stamp_offset: 0.016" in wrong["CAM_FRONT_LEFT"]
+    assert any(line.startswith("ok") and "12." in line for line in said["CAM_BACK_LEFT"]), doctor.output()
+
+
+def test_a_silent_camera_is_named_and_tracking_goes_on_without_it(watcher, rig):
+    rig.silent.add("CAM_BACK")
+    watcher.wait(lambda: state_of(watcher, "CAM_BACK") == "stale")
+    said = watcher.statuses["camera_status"]
+    assert said.level == ERROR and "CAM_BACK stale: /cam_back/image/compressed" in said.message
+    degraded = int(watcher.values("camera_status")["degraded_sets"])
+    before = sessions(watcher.tracks[-2:])
+    object_sets = watcher.wait_for_tracks(3)
+    assert sessions(object_sets) == before  # the memory is kept
+    watcher.wait(lambda: int(watcher.values("camera_status")["degraded_sets"]) >= degraded + 2)
+    rig.silent.clear()
+    watcher.wait(lambda: healthy(watcher))
+
+
+def test_corrupt_images_mask_their_camera_only(watcher, rig):
+    before = sessions(watcher.tracks[-2:])
+    rig.corrupt.add("CAM_FRONT")
+    watcher.wait(lambda: state_of(watcher, "CAM_FRONT") == "rejected")
+    assert "CAM_FRONT" in watcher.statuses["camera_status"].message
+    assert "corrupt JPEG" in watcher.statuses["camera_status"].message
+    assert sessions(watcher.wait_for_tracks(2)) == before
+    rig.corrupt.clear()
+    watcher.wait(lambda: healthy(watcher))
+
+
+def test_a_calibration_for_other_images_is_named(watcher, rig):
+    good = rig.info["CAM_BACK_LEFT"]
+    rig.info["CAM_BACK_LEFT"] = dataclasses.replace(good, width=good.width + 2)
+    watcher.wait(lambda: state_of(watcher, "CAM_BACK_LEFT") == "rejected")
+    assert "calibration is for 322x180" in watcher.statuses["camera_status"].message
+    rig.info["CAM_BACK_LEFT"] = CameraModel(width=320, height=180, intrinsics=np.zeros((3, 3)))
+    watcher.wait(lambda: "not calibrated" in watcher.statuses["camera_status"].message)
+    rig.info["CAM_BACK_LEFT"] = good
+    watcher.wait(lambda: healthy(watcher))
+
+
+def test_without_any_image_tracks_coast_then_the_node_is_silent_and_comes_back(watcher, rig):
+    rig.silent.update(CAMERAS)
+    watcher.wait(lambda: watcher.values("tracker").get("state") == "coasting")
+    watcher.wait(lambda: all(f"{camera} stale" in watcher.statuses["camera_status"].message for camera in CAMERAS))
+    assert watcher.statuses["camera_status"].level == ERROR
+    watcher.wait(lambda: int(watcher.values("camera_status")["coasted_sets"]) >= 2)
+    time.sleep(1.8)  # longer than sync.coast_max after the last set
+    count = len(watcher.tracks)
+    time.sleep(0.4)
+    assert len(watcher.tracks) == count  # silence: nothing was processed
+    last = watcher.tracks[-2:]
+    assert np.diff([objects.t_ns for objects in last])[0] > 0 and last[0].ids == last[1].ids
+    rig.silent.clear()
+    watcher.wait(lambda: healthy(watcher))
+    watcher.wait(lambda: watcher.values("tracker")["state"] == "confirmed")
+
+
+def test_a_missing_pose_is_named_and_the_memory_is_kept(watcher, rig):
+    rig.pose_silent = True
+    watcher.wait(lambda: watcher.statuses["ego_motion"].level == ERROR)
+    assert "no pose from tf" in watcher.statuses["ego_motion"].message
+    rig.pose_silent = False
+    watcher.wait(lambda: watcher.statuses["ego_motion"].message == "ok")
+    watcher.wait_for_tracks(1)
+
+
+def test_time_that_jumps_back_resets_once_and_never_repeats_an_id(watcher, rig):
+    earlier = {identity for objects in watcher.tracks for identity in objects.ids}
+    jumps = int(watcher.values("tracker").get("resets.time_jump", 0))
+    rig.shift_s -= 30.0
+    watcher.wait(lambda: int(watcher.values("tracker").get("resets.time_jump", 0)) == jumps + 1)
+    object_sets = watcher.wait_for_tracks(3)
+    assert not earlier & {identity for objects in object_sets for identity in objects.ids}
+    assert int(watcher.values("tracker")["resets.time_jump"]) == jumps + 1
+    watcher.wait(lambda: healthy(watcher))
+
+
+def test_reset_forgets_the_tracks_and_names_the_new_session(watcher):
+    earlier = {identity for objects in watcher.tracks for identity in objects.ids}
+    session = watcher.reset().split()[2]
+    watcher.markers.clear()
+    watcher.wait(lambda: watcher.values("tracker")["session"] == session)
+    object_sets = watcher.wait_for_tracks(3)
+    assert sessions(object_sets) == [session] and session not in {identity.split("-")[0] for identity in earlier}
+    watcher.wait(lambda: any(m.action == 3 for array in watcher.markers for m in array.markers))  # DELETEALL
+
+
+def test_thresholds_and_marker_options_change_live_and_bad_values_are_refused(watcher):
+    assert watcher.set_parameter("score_threshold", 1.0) == (True, "")
+    watcher.wait(lambda: not len(watcher.wait_for_tracks(1)[0]))
+    label = next(objects.labels[0] for objects in reversed(watcher.tracks) if len(objects))
+    assert watcher.set_parameter("score_threshold", 0.0)[0]
+    assert watcher.set_parameter(f"score_thresholds.{label}", 1.0)[0]
+    watcher.wait(lambda: label not in watcher.wait_for_tracks(1)[0].labels)
+    assert watcher.set_parameter(f"score_thresholds.{label}", 0.0)[0]
+    watcher.wait(lambda: label in watcher.wait_for_tracks(1)[0].labels)
+    assert watcher.set_parameter("markers.box_style", "cubes")[0]
+    watcher.markers.clear()
+    watcher.wait(lambda: any(m.ns == "boxes" and m.type == 1 for array in watcher.markers for m in array.markers))
+    assert watcher.set_parameter("markers.box_style", "lines")[0]
+    for name, value, reason in [
+        ("score_threshold", 1.5, "1.5"),
+        ("markers.box_style", "balls", "not one of lines, cubes"),
+        ("markers.color", [1.0, 2.0], "expected 3 numbers"),
+        ("checkpoint", "other", "read-only"),
+        ("sync.min_cameras", 2, "read-only"),
+    ]:
+        done, said = watcher.set_parameter(name, value)
+        assert not done and reason in said, (name, said)
+
+
+def test_disabling_stops_the_tracks_and_says_so(watcher):
+    watcher.set_enabled(False)
+    watcher.wait(lambda: watcher.statuses["lifecycle"].level == WARN)
+    time.sleep(0.3)
+    count = len(watcher.tracks)
+    time.sleep(3 * PERIOD_SECONDS)
+    assert len(watcher.tracks) == count
+    watcher.set_enabled(True)
+    watcher.wait_for_tracks(1)
+
+
+def test_the_lifecycle_twice_keeps_ids_apart(watcher):
+    earlier = set(sessions(watcher.tracks))
+    for _ in range(2):
+        assert watcher.transition("deactivate") and watcher.state() == "inactive"
+        assert watcher.ready is False
+        count = len(watcher.tracks)
+        assert watcher.transition("cleanup") and watcher.state() == "unconfigured"
+        assert len(watcher.tracks) <= count + 1  # one may have been on the way
+        assert not watcher.transition("activate")
+        assert watcher.transition("configure") and watcher.transition("activate") and watcher.state() == "active"
+        session = watcher.wait(lambda: sessions(watcher.wait_for_tracks(1)))[0]
+        assert session not in earlier
+        earlier.add(session)
+        watcher.wait(lambda: healthy(watcher))
+
+
+def test_a_restarted_node_repeats_no_id_and_names_an_incompatible_qos(stage, tmp_path):
+    process, watcher, rig = stage
+    earlier = set(sessions(watcher.tracks))
+    process.interrupt()
+    assert process.wait(20) == 0, process.output()
+    parameters = {"autostart": False, "qos.images": "reliable"}
+    with live_node.node_process(tmp_path, DOMAIN, **parameters) as again:
+        watcher.statuses = {}
+        watcher.wait(lambda: watcher.statuses, 60)
+        assert watcher.statuses["lifecycle"].message == "unconfigured"
+        assert watcher.transition("configure") and watcher.transition("activate")
+        said = watcher.wait(lambda: s if (s := watcher.statuses.get("camera_status")) and "QoS" in s.message else None)
+        topic = f"/{frame_of('CAM_FRONT')}/image/compressed"
+        assert said.level == ERROR and "reliability: asked for reliable, offered is best effort" in said.message
+        assert topic in said.message and "qos.images" in said.message
+        assert topic in again.output() and "RELIABILITY" in again.output()
+        again.interrupt()
+        assert again.wait(20) == 0, again.output()
+    with live_node.node_process(tmp_path, DOMAIN) as third:
+        session = watcher.wait(lambda: set(sessions(watcher.wait_for_tracks(1))) - earlier)
+        assert len(session) == 1, third.output()

@@ -1,0 +1,168 @@
+"""A device that fails, an optional package in front, a replay that must not go on: the node in this process."""
+
+import contextlib
+import os
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import live_node
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from test_settings import stand_in
+
+from syncl_core.errors import DeviceError, InputError
+from syncl_ros.environment import prepare_environment
+from syncl_ros.node import TrackerNode
+from syncl_ros.still_tracker import NUM_TRACKS, StillTracker, load_still_tracker
+
+DOMAIN = 181 + os.getpid() % 40
+
+
+class FragileTracker(StillTracker):
+    """Fails with `error` while that is set."""
+
+    error: Exception | None = None
+
+    def step(self, state, frame):
+        if self.error is not None:
+            raise self.error
+        return super().step(state, frame)
+
+
+@contextlib.contextmanager
+def running(load, *parameters):
+    """(node, watcher): the node in a thread of this process, with a rig that publishes to it."""
+    prepare_environment()
+    given = [text for parameter in ("diagnostics.period:=0.1", *parameters) for text in ("-p", parameter)]
+    rclpy.init(args=["--ros-args", *given], domain_id=DOMAIN)
+    try:
+        with live_node.watching(DOMAIN) as watcher:
+            node, publisher = TrackerNode(load=load), Node("rig")
+            rig = live_node.make_rig(publisher)
+            executor, stop = SingleThreadedExecutor(), threading.Event()
+            executor.add_node(node)
+
+            def spin():
+                while not stop.is_set():
+                    executor.spin_once(timeout_sec=0.05)
+
+            thread = threading.Thread(target=spin, daemon=True)
+            rig.start()
+            try:
+                node.start()
+                thread.start()
+                yield node, watcher
+            finally:
+                stop.set()
+                if thread.is_alive():
+                    thread.join()
+                rig.stop()
+                node.close()
+                publisher.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+def fragile() -> tuple[FragileTracker, object]:
+    tracker = FragileTracker(load_still_tracker("", "", 0, "cpu").config)
+    return tracker, lambda *_: tracker
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access"), "device"),
+        (ZeroDivisionError("a bug"), "ZeroDivisionError"),
+    ],
+)
+def test_a_failure_makes_the_node_inactive_and_another_try_is_possible(error, kind):
+    tracker, load = fragile()
+    with running(load) as (node, watcher):
+        (objects,) = watcher.wait_for_tracks(1)
+        assert len(objects) == NUM_TRACKS
+        tracker.error = error
+        watcher.wait(lambda: watcher.ready is False)
+        assert watcher.state() == "inactive"
+        said = watcher.wait(
+            lambda: watcher.statuses["lifecycle"] if watcher.statuses["lifecycle"].level > b"\0" else None
+        )
+        assert said.level == b"\x02" and f"inactive: {kind}" in said.message and str(error) in said.message
+        assert isinstance(node.failure, DeviceError if kind == "device" else ZeroDivisionError)
+        tracker.error = None
+        assert watcher.transition("activate")
+        session = {identity.split("-")[0] for identity in objects.ids}
+        (objects,) = watcher.wait_for_tracks(1)
+        assert {identity.split("-")[0] for identity in objects.ids} == session  # the memory was kept
+        assert watcher.wait(lambda: watcher.statuses["lifecycle"].message == "active")
+
+
+def test_a_replay_ends_with_the_error_instead():
+    tracker, load = fragile()
+    with running(load, "sync.queue:=all") as (node, watcher):
+        watcher.wait_for_tracks(1)
+        node.check()
+        tracker.error = RuntimeError("CUDA error: gone")
+        watcher.wait(lambda: watcher.ready is False)
+        with pytest.raises(DeviceError, match="gone"):
+            node.check()
+
+
+def test_a_network_that_cannot_be_loaded_leaves_the_node_unconfigured():
+    def load(*_):
+        raise InputError("weights.safetensors: no such file")
+
+    with running(load, "autostart:=false") as (_, watcher):
+        watcher.wait(lambda: watcher.statuses)
+        assert not watcher.transition("configure") and watcher.state() == "unconfigured"
+        said = watcher.wait(
+            lambda: watcher.statuses["lifecycle"] if watcher.statuses["lifecycle"].level > b"\0" else None
+        )
+        assert "weights.safetensors: no such file" in said.message
+
+
+def test_message_filters_in_front_of_the_intake(monkeypatch):
+    sets = []
+
+    def stamp_s(message) -> float:
+        return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+
+    class SimpleFilter:
+        def __init__(self):
+            self.call = None
+
+        def registerCallback(self, call):  # noqa: N802 (the package's name)
+            self.call = call
+
+        def signalMessage(self, message):  # noqa: N802
+            self.call(message)
+
+    class ApproximateTimeSynchronizer(SimpleFilter):
+        """Forwards a set whenever every camera has one within the slop: enough for a rig without faults."""
+
+        def __init__(self, filters, queue_size, slop):
+            self.latest = {}
+            for i, source in enumerate(filters):
+                source.registerCallback(lambda message, i=i: self.add(i, message))
+            self.count, self.slop_s = len(filters), slop
+
+        def add(self, i, message):
+            self.latest = {k: m for k, m in self.latest.items() if stamp_s(message) - stamp_s(m) < self.slop_s}
+            self.latest[i] = message
+            if len(self.latest) == self.count:
+                chosen = [self.latest[k] for k in range(self.count)]
+                self.latest = {}
+                sets.append(chosen)
+                self.call(*chosen)
+
+    members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
+    stand_in(monkeypatch, "message_filters", **members)
+    with running(fragile()[1], "sync.policy:=approximate_time", "sync.process_period:=0.2") as (_, watcher):
+        watcher.wait_for_tracks(3)
+        time.sleep(0.1)
+        newest = {max(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in s) for s in sets}
+        assert {objects.t_ns for objects in watcher.tracks} <= newest

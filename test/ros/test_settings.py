@@ -1,0 +1,226 @@
+"""Vehicle files, calibration files, QoS in words, optional packages, and the documentation's tables."""
+
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+from syncl_core.classes import CAMERAS
+from syncl_core.errors import InputError
+from syncl_core.io import messages
+from syncl_core.io.topics import frame_of
+from syncl_ros import conversions, encodings, reference
+from syncl_ros.approximate import ApproximateSets
+from syncl_ros.calibration import load_calibration
+from syncl_ros.params import CameraParams, NodeParams
+from syncl_ros.qos import mismatch, why_silent
+from syncl_ros.sources import camera_input
+from syncl_ros.vehicle import load_vehicle
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = {"width": 320, "height": 180, "intrinsics": [250, 251, 160, 90]}
+
+
+def test_a_vehicle_is_one_file_with_nested_names(tmp_path):
+    (tmp_path / "lenses.yaml").write_text("cameras: {}")
+    path = tmp_path / "car.yaml"
+    path.write_text(
+        "image_topic: '/{camera}/raw'\ncalibration: {source: file, file: lenses.yaml}\n"
+        "cameras: {cam_front: {frame_id: nose, stamp_offset: 0.02}}\nsync: {max_spread: 0.08}\nremaps: {/tf: /car/tf}\n"
+    )
+    vehicle = load_vehicle(path)
+    assert vehicle.remaps == {"/tf": "/car/tf"}
+    assert vehicle.parameters == {
+        "image_topic": "/{camera}/raw",
+        "calibration.source": "file",
+        "calibration.file": str(tmp_path / "lenses.yaml"),  # beside the vehicle's file
+        "cameras.cam_front.frame_id": "nose",
+        "cameras.cam_front.stamp_offset": 0.02,
+        "sync.max_spread": 0.08,
+    }
+
+
+@pytest.mark.parametrize("name", ["nuscenes", "template"])
+def test_shipped_vehicles_are_found_by_name(name):
+    assert load_vehicle(name).parameters["fixed_frame"] == "odom"
+
+
+@pytest.mark.parametrize(
+    ("text", "culprit"),
+    [
+        ("- list", "expected keys and values"),
+        ("a: [", "not YAML"),
+        ("remaps: [/tf]", "remaps: expected a mapping"),
+        ("sync: {max_sprad: 1}", "sync.max_sprad: no such parameter; did you mean sync.max_spread?"),
+        ("vehicle: other", "vehicle: no such parameter"),
+    ],
+)
+def test_a_bad_vehicle_is_one_line(text, culprit, tmp_path):
+    path = tmp_path / "car.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=culprit.replace("?", r"\?")) as error:
+        load_vehicle(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def calibration_file(folder: Path, **changes) -> Path:
+    entries = {frame_of(camera): dict(ENTRY) for camera in CAMERAS}
+    entries["cam_back"] |= {
+        "distortion": {"model": "equidistant", "coefficients": [0.1, 0.02, 0.003, 0.0004]},
+        "base_from_camera": {"translation": [-1, 0.5, 1.5], "rotation": [0.5, -0.5, -0.5, 0.5]},
+    }
+    entries["cam_front"] |= changes
+    path = folder / "cameras.yaml"
+    path.write_text(yaml.safe_dump({"cameras": entries}))
+    return path
+
+
+def test_calibrations_from_a_file(tmp_path):
+    found = load_calibration(calibration_file(tmp_path), CAMERAS)
+    model, mount = found["CAM_FRONT"]
+    np.testing.assert_array_equal(model.intrinsics, [[250, 0, 160], [0, 251, 90], [0, 0, 1]])
+    assert (model.width, model.height, model.lens, mount) == (320, 180, None, None)
+    model, mount = found["CAM_BACK"]
+    np.testing.assert_array_equal(model.lens.coefficients, [0.1, 0.02, 0.003, 0.0004])
+    # The camera looks backwards: its z axis is -x of the vehicle, its x axis +y, its y axis -z.
+    np.testing.assert_allclose(mount, [[0, 0, -1, -1], [1, 0, 0, 0.5], [0, -1, 0, 1.5], [0, 0, 0, 1]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprit"),
+    [
+        ({"width": 0}, "cam_front.width: expected a number of pixels, got 0"),
+        ({"intrinsics": [1, 2, 3]}, "cam_front.intrinsics: expected 4 numbers"),
+        ({"intrinsics": [0, 2, 3, 4]}, "cam_front.intrinsics: focal lengths"),
+        ({"distortion": {"model": "fisheye"}}, "cam_front.distortion.model: expected one of plumb_bob"),
+        ({"distortion": {"model": "plumb_bob", "coefficients": [1]}}, "coefficients: expected 5 numbers"),
+        ({"base_from_camera": {"translation": [0, 0, 0], "rotation": [0, 0, 0, 0]}}, "base_from_camera.rotation"),
+        ({"colour": "red"}, "cam_front.colour: unknown key"),
+    ],
+)
+def test_a_bad_calibration_names_file_camera_and_key(changes, culprit, tmp_path):
+    path = calibration_file(tmp_path, **changes)
+    with pytest.raises(InputError, match=culprit) as error:
+        load_calibration(path, CAMERAS)
+    assert str(error.value).startswith(f"{path}: cameras.cam_front")
+
+
+def test_every_camera_may_have_its_own_topics():
+    common = NodeParams(image_topic="/{camera}/raw", image_transport="raw")
+    own = {
+        "A": CameraParams(),
+        "B": CameraParams(image_topic="/nose", image_transport="compressed", camera_info_topic="/nose_info"),
+        "C": CameraParams(image_topic="/tail/compressed", image_transport="compressed"),
+    }
+    plans = {camera: camera_input(camera, common, own) for camera in own}
+    assert [(p.image_topic, p.info_topic, p.image_kind.__name__) for p in plans.values()] == [
+        ("/a/raw", "/a/camera_info", "Image"),
+        ("/nose/compressed", "/nose_info", "CompressedImage"),
+        ("/tail/compressed", "/c/camera_info", "CompressedImage"),
+    ]
+
+
+def test_qos_that_does_not_fit_is_said_with_both_policies():
+    reliable, best_effort, latched = conversions.reliable(1), conversions.sensor_data(1), conversions.latched()
+    assert mismatch(reliable, best_effort) == "reliability: asked for reliable, offered is best effort"
+    assert mismatch(latched, reliable) == "durability: asked for transient local, offered is volatile"
+    assert mismatch(best_effort, reliable) == mismatch(best_effort, latched) == mismatch(reliable, latched) == ""
+
+
+def test_silence_is_explained():
+    def publisher(kind: str, qos):
+        return types.SimpleNamespace(topic_type=kind, qos_profile=qos)
+
+    asked = conversions.reliable(1)
+    image = messages.COMPRESSED_IMAGE
+    ask = ("/a", image, asked)
+    assert why_silent(*ask, [], "image_topic").startswith("nobody publishes /a")
+    assert "published as sensor_msgs/msg/Image" in why_silent(*ask, [publisher(messages.IMAGE, asked)], "image_topic")
+    assert "change qos.images" in why_silent(*ask, [publisher(image, conversions.sensor_data(1))], "image_topic")
+    mixed = [publisher(image, conversions.sensor_data(1)), publisher(image, asked)]
+    assert "nothing arrives" in why_silent(*ask, mixed, "image_topic")
+    assert ReliabilityPolicy.RELIABLE == asked.reliability and DurabilityPolicy.VOLATILE == asked.durability
+
+
+def stand_in(monkeypatch, name: str, **members) -> None:
+    """A module with the public interface of a ROS package that is not installed here."""
+    module = types.ModuleType(name)
+    module.__dict__.update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_approximate_time_forwards_whole_sets_only(monkeypatch):
+    class SimpleFilter:
+        def __init__(self):
+            self.calls = []
+
+        def registerCallback(self, call):  # noqa: N802 (the package's name)
+            self.calls.append(call)
+
+        def signalMessage(self, message):  # noqa: N802
+            for call in self.calls:
+                call(message)
+
+    class ApproximateTimeSynchronizer(SimpleFilter):
+        def __init__(self, filters, queue_size, slop):
+            super().__init__()
+            assert (queue_size, slop) == (10, 0.06)
+            self.waiting = [[] for _ in filters]
+            for i, source in enumerate(filters):
+                source.registerCallback(lambda message, i=i: self.add(i, message))
+
+        def add(self, i, message):
+            self.waiting[i].append(message)
+            if all(self.waiting):
+                chosen = [queue.pop(0) for queue in self.waiting]
+                for call in self.calls:
+                    call(*chosen)
+
+    members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
+    stand_in(monkeypatch, "message_filters", **members)
+    forwarded = []
+    sets = ApproximateSets(("A", "B"), 0.06, lambda camera, message: forwarded.append((camera, message)))
+    sets.add("B", 1)
+    assert forwarded == []
+    sets.add("A", 2)
+    assert forwarded == [("A", 2), ("B", 1)]
+
+
+def test_other_encodings_go_through_cv_bridge_where_it_is(monkeypatch):
+    message = conversions.make(messages.IMAGE, encoding="bayer_rggb8", width=4, height=2, step=4, data=bytes(8))
+    assert encodings.needs_bridge(message)
+    assert not encodings.needs_bridge(conversions.make(messages.IMAGE, encoding="bgr8"))
+    assert not encodings.needs_bridge(conversions.make(messages.COMPRESSED_IMAGE, format="jpeg"))
+    with pytest.raises(InputError, match="bayer_rggb8.*needs the ROS package cv_bridge"):
+        encodings.bridged(message)
+
+    class CvBridgeError(TypeError):
+        pass
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, given, desired_encoding):
+            if given.width != 4:
+                raise CvBridgeError("no such\nimage")
+            assert desired_encoding == "rgb8"
+            return np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+    stand_in(monkeypatch, "cv_bridge", CvBridge=CvBridge, CvBridgeError=CvBridgeError)
+    image = encodings.bridged(message)
+    assert (image.encoding, image.width, image.height, image.step) == ("rgb8", 4, 2, 12)
+    assert bytes(image.data) == bytes(range(24))
+    message.width = 5
+    with pytest.raises(InputError, match="no such image"):
+        encodings.bridged(message)
+
+
+def test_the_tables_of_the_documentation_are_current():
+    text = (ROOT / "docs" / "ros.md").read_text(encoding="utf-8")
+    assert set(reference.tables()) == {line.split()[2] for line in text.splitlines() if line.startswith("<!-- table:")}
+    assert reference.updated(text) == text, "python -m syncl_ros.reference --update docs/ros.md"

@@ -1,0 +1,88 @@
+"""What the doctor says, from made-up observations."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from syncl_core.config import SynclConfig
+from syncl_core.types import CameraModel
+from syncl_ros.vehicle_report import CameraHeard, Heard, examine
+
+CONFIG = SynclConfig()
+CAMERAS = CONFIG.rig.cameras
+START_NS = 10**18
+PERIOD_NS = 83_000_000
+MODEL = CameraModel(width=320, height=180, intrinsics=np.diag([250.0, 250.0, 1.0]))
+
+
+def healthy() -> Heard:
+    """Five seconds of a car in which nothing is wrong."""
+    cameras = {}
+    for i, camera in enumerate(CAMERAS):
+        stamps = [START_NS + k * PERIOD_NS + i * 7_000_000 for k in range(60)]
+        heard = CameraHeard(stamps_ns=stamps, age_s=[0.05] * 60, frame_id=camera.lower(), model=MODEL)
+        cameras[camera] = dataclasses.replace(heard, model_problem="")
+    heard = Heard(cameras=cameras, pose_ns=[START_NS - 10**8 + k * 20_000_000 for k in range(260)])
+    for t_ns in heard.pose_ns:
+        heard.tree.insert("odom", "base_link", t_ns, np.eye(4), False)
+    for camera in CAMERAS:
+        heard.tree.insert("base_link", camera.lower(), 0, np.eye(4), True)
+    return heard
+
+
+def complaints(heard: Heard, **offsets_s: float) -> list[str]:
+    offsets = {camera: offsets_s.get(camera, 0.0) for camera in CAMERAS}
+    return [f.text for f in examine(heard, CONFIG, offsets, "odom", "base_link") if f.bad]
+
+
+def test_a_healthy_vehicle_needs_no_change():
+    assert complaints(healthy()) == []
+    said = [f.text for f in examine(healthy(), CONFIG, dict.fromkeys(CAMERAS, 0.0), "odom", "base_link")]
+    assert "CAM_FRONT: 12.0 Hz, jitter 0.0 ms" in said and "vehicle pose: 50 Hz" in said
+    assert "cameras fire within 35 ms" in said
+
+
+def test_a_clock_that_is_off_gets_an_offset_on_top_of_the_one_in_use():
+    heard = healthy()
+    heard.cameras["CAM_BACK"].stamps_ns = [t - 90_000_000 + 83_000_000 * 2 for t in heard.cameras["CAM_BACK"].stamps_ns]
+    assert (
+        complaints(heard) == []
+    )  # 90 ms early is 21 - 90 + 83 = 14 ms after the front camera: a whole period is unseen
+    config_spread_s = CONFIG.sync.max_spread
+    heard.cameras["CAM_BACK"].stamps_ns = [START_NS + k * 250_000_000 + 100_000_000 for k in range(20)]
+    heard.cameras["CAM_FRONT"].stamps_ns = [START_NS + k * 250_000_000 for k in range(20)]
+    assert config_spread_s == 0.06
+    (text,) = [text for text in complaints(heard) if text.startswith("CAM_BACK:")]
+    assert "cameras.cam_back.stamp_offset: -0.100" in text
+    (text,) = [text for text in complaints(heard, CAM_BACK=-0.02) if text.startswith("CAM_BACK:")]
+    assert "+80 ms" in text and "cameras.cam_back.stamp_offset: -0.100" in text
+    assert not [text for text in complaints(heard, CAM_BACK=-0.1) if text.startswith("CAM_BACK:")]
+
+
+def test_lost_images_old_stamps_and_two_publishers_are_named():
+    heard = healthy()
+    del heard.cameras["CAM_FRONT"].stamps_ns[20:24]
+    heard.cameras["CAM_BACK"].age_s = [4.0] * 60
+    heard.cameras["CAM_BACK_LEFT"].stamps_ns += heard.cameras["CAM_BACK_LEFT"].stamps_ns[-3:]
+    heard.cameras["CAM_BACK_RIGHT"] = CameraHeard(silence="nobody publishes it")
+    heard.cameras["CAM_FRONT_LEFT"].model_problem = "camera is not calibrated"
+    said = complaints(heard)
+    assert len(said) == 5
+    assert "1 gaps, the longest 0.42 s" in said[0] and "4.0 s old" in said[2] and "two publishers" in said[3]
+    assert said[1] == "CAM_FRONT_LEFT: calibration: camera is not calibrated"
+    assert said[4] == "CAM_BACK_RIGHT: nobody publishes it"
+
+
+def test_poses_that_are_missing_rare_or_not_connected_are_named():
+    heard = healthy()
+    heard.cameras["CAM_BACK"].frame_id = "elsewhere"
+    (text,) = complaints(heard)
+    assert "no transform odom -> elsewhere" in text and "cameras.cam_back.frame_id" in text
+    heard = healthy()
+    heard.pose_ns = heard.pose_ns[::25]
+    assert ["2 Hz with gaps of 0.50 s" in text for text in complaints(heard)] == [True]
+    heard.pose_ns = []
+    assert ["no pose odom -> base_link" in text for text in complaints(heard)] == [True]
