@@ -6,7 +6,20 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from syncl_core.commands import bag, bench, convert, doctor, evaluate, models, render, robustness, track, train, world
+from syncl_core.commands import (
+    ablate,
+    bag,
+    bench,
+    convert,
+    doctor,
+    evaluate,
+    models,
+    render,
+    robustness,
+    track,
+    train,
+    world,
+)
 from syncl_core.errors import InputError
 
 EXAMPLES = """examples:
@@ -20,6 +33,7 @@ EXAMPLES = """examples:
   syncl bench                                  how fast they are on this machine
   syncl doctor                                 what is missing on this machine
   syncl train config/petr_world_160x448.yaml -o out/run     train on the synthetic world
+  syncl ablate config/ablation_cpu.yaml --init config/ablation_cpu_detector.yaml -o out/ablation    SynCL, row by row
   syncl robustness out/world --checkpoint out/run/model.safetensors -o out/robustness    AMOTA with cameras missing
 """
 
@@ -33,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (world, bag, track, evaluate, render, convert, models, bench, doctor, train, robustness):
+    for command in (world, bag, track, evaluate, render, convert, models, bench, doctor, train, ablate, robustness):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     if threading.current_thread() is threading.main_thread():
@@ -42,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args)
     except InputError as error:
         print(f"syncl: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a name that is too long, a disk that fails
+        print(f"syncl: error: {error.filename or args.run.__module__}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("syncl: interrupted", file=sys.stderr)

@@ -187,6 +187,8 @@ def check_config(config: SynclConfig) -> None:
     check_model(config.model)
     check_train(config.train)
     check_strategy(config.syncl)
+    if config.syncl.contrastive.features == "raw" and config.model.detector == "detr3d":
+        raise InputError("syncl.contrastive.features: detr3d has no norm after its decoder; set it to normed")
     if config.track.ego_update not in ("exact", "as_released"):
         raise InputError(f"track.ego_update: expected exact or as_released, got {config.track.ego_update!r}")
     if not 0 < config.num_tracking_classes <= len(config.classes):

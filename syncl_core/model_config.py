@@ -72,6 +72,7 @@ class ModelConfig:
     history_length: int = 3  # H past frames
     future_steps: int = 8  # F predicted steps of 0.5 s
     class_prior: float = 0.01  # initial class probability; the bias is -log((1 - p) / p)
+    track_class_head: bool = False  # track queries have class branches of their own (OneTrack)
     neutral_start: bool = False  # untrained heads predict a resting, car-sized box where the query is (for demos)
     petrv2: PETRv2Config = field(default_factory=PETRv2Config)
     detr3d: DETR3DConfig = field(default_factory=DETR3DConfig)
@@ -99,6 +100,8 @@ def check_model(model: ModelConfig) -> None:
     if (model.framework, model.detector) not in TRACKERS:
         known = ", ".join(f"{framework} with {detector}" for framework, detector in TRACKERS)
         raise InputError(f"model.framework, model.detector: {model.framework} with {model.detector}; known: {known}")
+    if model.track_class_head and model.framework == "none":
+        raise InputError("model.track_class_head: framework none has no tracks; set it to false, or choose a framework")
     if model.neutral_start and model.framework != "pf_track":
         raise InputError("model.neutral_start: only trackers have it; it needs model.framework pf_track")
 

@@ -68,6 +68,7 @@ class ContrastiveConfig:
     temperature: float = 0.07
     anchor: str = "object"  # object: its track against other tracks; track: its queries against others'; symmetric
     blocks: str = "last"  # last, or all: the mean over the decoder's blocks
+    features: str = "normed"  # of a block: normed, as its heads read them, or raw, before the decoder's last norm
     ffn_dim: int = 1024  # hidden width of the network on object queries
     mlp_dim: int = 256  # hidden width of the scoring network; 0 = one linear map
     vanished_negatives: bool = False  # tracks whose object is gone are negatives, too (anchor object only)
@@ -103,6 +104,7 @@ _CHOICES = {
     "parallel.normalizer": ("own", "serial"),
     "contrastive.anchor": ("object", "track", "symmetric"),
     "contrastive.blocks": ("last", "all"),
+    "contrastive.features": ("normed", "raw"),
     "contrastive.stop_gradient": ("none", "object"),
 }
 

@@ -36,6 +36,8 @@ class TrainConfig:
     resize: tuple[float, ...] = (0.94, 1.25)  # image scale is drawn from this range, once per clip; 1 = as at inference
     flip: float = 0.0  # probability of mirrored images (0.5 for detectors, 0 for trackers as published)
     grid_mask: float = 0.7  # probability that a grid of squares is blanked in all images of a step
+    camera_dropout: float = 0.0  # probability that cameras fail for a whole clip ...
+    max_dropped_cameras: int = 2  # ... one to so many of them, as likely; one always stays
 
     workers: int = 4  # processes that decode clips; 0 = the training process itself
     log_every: int = 10  # iterations between two rows of scalars
@@ -52,10 +54,18 @@ def check_train(config: TrainConfig) -> None:
     for key in ("clip_length", "batch_size", "epochs", "learning_rate", "max_gradient_norm", "log_every", "save_every"):
         if not 0 < (value := getattr(config, key)) < math.inf:
             raise InputError(f"train.{key}: must be positive, got {value}")
-    for key in ("iterations", "seed", "weight_decay", "warmup_iterations", "workers", "evaluate_every"):
+    for key in (
+        "iterations",
+        "seed",
+        "weight_decay",
+        "warmup_iterations",
+        "workers",
+        "evaluate_every",
+        "max_dropped_cameras",
+    ):
         if not 0 <= (value := getattr(config, key)) < math.inf:
             raise InputError(f"train.{key}: must be zero or more, got {value}")
-    for key in ("backbone_lr_factor", "warmup_start", "final_lr_factor", "flip", "grid_mask"):
+    for key in ("backbone_lr_factor", "warmup_start", "final_lr_factor", "flip", "grid_mask", "camera_dropout"):
         if not 0 <= (value := getattr(config, key)) <= 1:
             raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
     if config.precision not in ("bf16", "fp32"):

@@ -87,16 +87,23 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
 
 def _configuration(args: argparse.Namespace):
     """CONFIG, then the ablation, then every --set."""
-    import yaml
-
-    from syncl_core.config import load_config, with_values
-    from syncl_core.errors import InputError
+    from syncl_core.config import load_config
     from syncl_core.training.ablations import ablated
 
     config = load_config(args.config)
     if args.ablation:
         config = ablated(config, args.ablation)
-    for setting in args.set:
+    return with_settings(config, args.set)
+
+
+def with_settings(config, settings: list[str]):
+    """The configuration with every KEY=VALUE of --set over it. Raises InputError naming the setting or the key."""
+    import yaml
+
+    from syncl_core.config import with_values
+    from syncl_core.errors import InputError
+
+    for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise InputError(f"--set {setting}: expected KEY=VALUE, as train.epochs=6")

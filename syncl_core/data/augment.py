@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from syncl_core.config import ImageConfig
+from syncl_core.data.camera_dropout import draw_dropped
 from syncl_core.frames import make_frame
 from syncl_core.tensors import Frame
 from syncl_core.train_config import TrainConfig
@@ -30,17 +31,22 @@ class Augmentation:
     scale: float = 1.0  # relative to the scale at inference
     offset: float = 0.0  # of the crop's left edge, as a fraction of the columns to spare
     flip: bool = False
+    dropped: tuple[int, ...] = ()  # cameras that fail
 
 
-def draw_augmentation(config: TrainConfig, key: Sequence[int]) -> Augmentation:
-    """The augmentation of a clip; `key` says which."""
+def draw_augmentation(config: TrainConfig, key: Sequence[int], num_cameras: int = 0) -> Augmentation:
+    """The augmentation of a clip; `key` says which. Without cameras none fails."""
     rng = np.random.default_rng(key)
     scale, offset, flip = rng.uniform(*config.resize), rng.random(), rng.random() < config.flip
-    return Augmentation(scale=float(scale), offset=float(offset), flip=bool(flip))
+    dropped = draw_dropped(rng, config.camera_dropout, config.max_dropped_cameras, num_cameras)
+    return Augmentation(scale=float(scale), offset=float(offset), flip=bool(flip), dropped=dropped)
 
 
 def augmented_frame(frame_set: FrameSet, config: ImageConfig, augmentation: Augmentation) -> Frame:
-    """`frames.make_frame` with an augmentation: same decoding and scaling, image_from_model follows every pixel."""
+    """`frames.make_frame` with an augmentation: same decoding and scaling, image_from_model follows every pixel.
+
+    Cameras that are to fail are still there: what they show decides about the targets (data/camera_dropout.py).
+    """
     width = round(config.width * augmentation.scale)
     rows = [round(v.model.height * width / v.model.width) for v in frame_set.views if v is not None]
     height = min([config.height, *rows])

@@ -1,12 +1,17 @@
 """What training and evaluation need of a data set, whatever it is: scenes of key frames with ground truth."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from syncl_core.types import FrameSet, ObjectSet
 
 
 class ClipSource(Protocol):
-    """Scenes of key frames, numbered from zero. Must survive pickling: workers get a copy each."""
+    """Scenes of key frames, numbered from zero. Must survive pickling: workers get a copy each.
+
+    A source that can save work may have more, which the functions below ask for:
+    `future_objects(scene, index)`, `frame_sets(scene, indices)` and `scenes_together`.
+    """
 
     @property
     def scene_names(self) -> tuple[str, ...]: ...
@@ -20,3 +25,27 @@ class ClipSource(Protocol):
     def ground_truth(self, scene: str, index: int) -> ObjectSet:
         """The objects of key frame `index` in the fixed frame; the same object has the same id in all of them."""
         ...
+
+
+def future_objects(source: ClipSource, scene: str, index: int) -> ObjectSet:
+    """`ground_truth` of which only identities, centres and the time will be read."""
+    return getattr(source, "future_objects", source.ground_truth)(scene, index)
+
+
+def frame_sets(source: ClipSource, scene: str, indices: Sequence[int]) -> list[FrameSet]:
+    """The frame sets of key frames in order of time; one that is asked for twice is made once."""
+    once = list(dict.fromkeys(indices))
+    if hasattr(source, "frame_sets"):
+        made = source.frame_sets(scene, once)
+    else:
+        made = [source.frame_set(scene, index) for index in once]
+    by_index = dict(zip(once, made, strict=True))
+    return [by_index[index] for index in indices]
+
+
+def scenes_together(source: ClipSource) -> int:
+    """How many scenes the source can keep open, if opening one is dear: clips of so many come close together. 0 = any.
+
+    It decides about the order of clips, so it must not depend on the machine.
+    """
+    return getattr(source, "scenes_together", 0)

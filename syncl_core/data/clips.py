@@ -14,10 +14,12 @@ from torch.utils.data import Dataset
 
 from syncl_core.config import SynclConfig
 from syncl_core.data.augment import Augmentation, augmented_frame, draw_augmentation
-from syncl_core.data.clip_source import ClipSource
+from syncl_core.data.camera_dropout import shown_objects, without_cameras
+from syncl_core.data.clip_source import ClipSource, frame_sets, future_objects, scenes_together
 from syncl_core.data.targets import clip_targets, pad_targets, trainable
 from syncl_core.errors import InputError
 from syncl_core.tensors import Frame, Targets
+from syncl_core.types import FrameSet, ObjectSet
 
 _ORDER_KEY, _AUGMENT_KEY, _REDRAW_KEY = 2, 3, 4  # keep different draws with the same seed apart
 _MOST_REDRAWS = 100
@@ -47,6 +49,7 @@ class Clip:
 class ClipDataset(Dataset):
     """The clips of a run by number. Every key frame is the last of one clip per epoch, in random order.
 
+    Of a source whose scenes are dear to open the order takes a few random scenes at a time: see `clip_source`.
     Clips at the start of a scene repeat its first frame. A clip with a frame nobody can be taught in is replaced by
     another one, drawn by its number.
     """
@@ -82,7 +85,7 @@ class ClipDataset(Dataset):
         epoch, position = divmod(number, len(self))
         if self._order[0] != epoch:
             rng = np.random.default_rng([self._config.train.seed, _ORDER_KEY, epoch])
-            self._order = (epoch, rng.permutation(len(self)))
+            self._order = (epoch, epoch_order(rng, self._ends, scenes_together(self._source)))
         return int(self._order[1][position])
 
     def _clip(self, index: int, number: int) -> Clip | None:
@@ -93,26 +96,54 @@ class ClipDataset(Dataset):
         last = index - (int(self._ends[position - 1]) if position else 0)
         rows = [max(0, last - back) for back in reversed(range(config.train.clip_length))]
         end = min(self._source.num_key_frames(scene), last + 1 + config.model.future_steps)
-        truth = {row: self._source.ground_truth(scene, row) for row in range(rows[0], end)}
-        sets = [self._source.frame_set(scene, row) for row in rows]
+        truth = {row: self._source.ground_truth(scene, row) for row in sorted(set(rows))}
+        sets = frame_sets(self._source, scene, rows)
         poses = np.stack([s.global_from_base @ s.base_from_model for s in sets])
         name = f"{scene} key frames {rows[0]} to {rows[-1]}"
-        if not all(len(trainable(truth[row], pose, config)) for row, pose in zip(rows, poses, strict=True)):
+        present = [trainable(truth[row], pose, config) for row, pose in zip(rows, poses, strict=True)]
+        if not all(map(len, present)):
             return None
+        # What only says where things go next needs no points, which can be dear.
+        truth |= {row: future_objects(self._source, scene, row) for row in range(last + 1, end)}
         following = [
             [truth[ahead] for ahead in range(row + 1, min(end, row + 1 + config.model.future_steps))] for row in rows
         ]
-        key = [config.train.seed, _AUGMENT_KEY, number]
-        augmentation = draw_augmentation(config.train, key) if self._augment else Augmentation()
         try:
-            frames = tuple(augmented_frame(s, config.image, augmentation) for s in sets)
+            frames, present = self._frames(sets, present, number)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        return Clip(
-            frames=frames,
-            targets=clip_targets([truth[row] for row in rows], following, poses, config),
-            names=(name,),
-        )
+        return Clip(frames=frames, targets=clip_targets(present, following, poses, config), names=(name,))
+
+    def _frames(
+        self, sets: Sequence[FrameSet], present: Sequence[ObjectSet], number: int
+    ) -> tuple[tuple[Frame, ...], Sequence[ObjectSet]]:
+        """The frames of clip `number` after augmentation, and of the objects present those that are taught."""
+        config = self._config
+        key = [config.train.seed, _AUGMENT_KEY, number]
+        augmentation = draw_augmentation(config.train, key, len(sets[0].views)) if self._augment else Augmentation()
+        frames = tuple(augmented_frame(s, config.image, augmentation) for s in sets)
+        if not augmentation.dropped:
+            return frames, present
+        shown = shown_objects(present, frames, augmentation.dropped)
+        if not all(map(len, shown)):
+            return frames, present  # a frame would have nothing to teach: the cameras stay
+        return tuple(without_cameras(frame, augmentation.dropped) for frame in frames), shown
+
+
+def epoch_order(rng: np.random.Generator, ends: np.ndarray, together: int) -> np.ndarray:
+    """All numbers below `ends[-1]` in random order. `ends`: of each scene's numbers, which are consecutive.
+
+    `together` > 0: random groups of so many scenes one after the other, in random order within.
+    """
+    if not together:
+        return rng.permutation(int(ends[-1]))
+    scenes = rng.permutation(len(ends))
+    starts = np.concatenate([[0], ends[:-1]])
+    parts = []
+    for first in range(0, len(scenes), together):
+        members = [np.arange(starts[s], ends[s]) for s in scenes[first : first + together]]
+        parts.append(rng.permutation(np.concatenate(members)))
+    return np.concatenate(parts)
 
 
 def collate(clips: Sequence[Clip]) -> Clip:

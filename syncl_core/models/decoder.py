@@ -38,13 +38,28 @@ class Decoder(nn.Module):
         context: Context | None = None,  # self-attention also looks at these (StreamPETR, hybrid attention)
     ) -> torch.Tensor:
         """[L, B, M, D] for all layers, [1, B, M, D] for the last one only."""
+        raw = self.run_layers(x, position, memory, valid, memory_valid, all_layers, num_parallel, context)
+        return self.post_norm(raw)
+
+    def run_layers(
+        self,
+        x: torch.Tensor,
+        position: torch.Tensor,
+        memory: list[KeysValues],
+        valid: torch.Tensor | None = None,
+        memory_valid: torch.Tensor | None = None,
+        all_layers: bool = False,
+        num_parallel: int = 0,
+        context: Context | None = None,
+    ) -> torch.Tensor:
+        """As `forward`, without the norm on the way out."""
         if context is not None and valid is not None:
             valid = nn.functional.pad(valid, (0, context[0].shape[1]), value=True)
         outputs = []
         for layer, keys_values in zip(self.layers, memory, strict=True):
             x = layer(x, position, keys_values, valid, memory_valid, num_parallel, context)
             outputs.append(x)
-        return self.post_norm(torch.stack(outputs if all_layers else outputs[-1:]))
+        return torch.stack(outputs if all_layers else outputs[-1:])
 
 
 class DecoderLayer(nn.Module):

@@ -14,7 +14,7 @@ from syncl_core.models.attention import MultiHeadAttention
 from syncl_core.models.box_code import denormalize, inverse_sigmoid
 from syncl_core.models.decoder import FeedForward
 from syncl_core.models.detr3d_sampling import FeatureSampling, Pyramid
-from syncl_core.models.heads import HeadOutput, class_branch
+from syncl_core.models.heads import HeadOutput, class_branch, classify_rows, track_class_branches
 from syncl_core.models.position import sine_interleaved
 
 
@@ -44,6 +44,8 @@ class DETR3DHead(nn.Module):
             {"decoder": nn.ModuleDict({"layers": nn.ModuleList(Layer(config, num_cameras) for _ in range(layers))})}
         )
         self.cls_branches = nn.ModuleList(class_branch(dim, num_classes, config.class_prior) for _ in range(layers))
+        self.num_queries = config.num_queries
+        self.track_cls_branches = track_class_branches(self.cls_branches, config)
         self.reg_branches = nn.ModuleList(_branch(dim, 6) for _ in range(layers))
         self.direction_branches = nn.ModuleList(_branch(dim, 2) for _ in range(layers))
         self.velo_branches = nn.ModuleList(_branch(dim, 2) for _ in range(layers))
@@ -73,11 +75,17 @@ class DETR3DHead(nn.Module):
             raw = self.reg_branches[i](x).float()
             center, log_size = _refine(raw, reference, log_size)
             if all_layers or i == len(self.reg_branches) - 1:
-                outputs.append((self.cls_branches[i](x).float(), self._box(i, x, center, log_size), x))
+                outputs.append((self._box(i, x, center, log_size), x))
             # As released: each layer learns from its own loss, except that the second one's size reaches the first.
             reference, log_size = center.detach(), log_size if i == 0 else log_size.detach()
-        logits, box, features = (torch.stack(values) for values in zip(*outputs, strict=True))
+        box, features = (torch.stack(values) for values in zip(*outputs, strict=True))
+        logits = classify_rows(self, features, num_rows).float()
         return HeadOutput(logits=logits, box=box, features=features, reference=center)
+
+    def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
+        """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
+        last = list(branches)[-features.shape[0] :]
+        return torch.stack([branch(x) for branch, x in zip(last, features, strict=True)])
 
     def _box(self, layer: int, x: torch.Tensor, center: torch.Tensor, log_size: torch.Tensor) -> torch.Tensor:
         direction, velocity = self.direction_branches[layer](x), self.velo_branches[layer](x)

@@ -1,5 +1,6 @@
 """The PETR head: image features become a located memory, queries look at it and turn into classes and boxes."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class HeadOutput:
     box: torch.Tensor  # [L, B, M, 10] box code
     features: torch.Tensor  # [L, B, M, D]
     reference: torch.Tensor  # [B, M, 3] centre of the last layer's box, fractions of pc_range
+    raw: torch.Tensor | None = None  # [L, B, M, D] features before the decoder's last norm, if it has one
 
     def rows(self, start: int, end: int) -> "HeadOutput":
         """The output of the queries from `start` to before `end`."""
@@ -47,6 +49,7 @@ class HeadOutput:
             box=self.box[:, :, start:end],
             features=self.features[:, :, start:end],
             reference=self.reference[:, start:end],
+            raw=None if self.raw is None else self.raw[:, :, start:end],
         )
 
 
@@ -62,6 +65,8 @@ class PETRHead(nn.Module):
         # One head for all layers; the public checkpoints list it once per layer.
         self.cls_branches = nn.ModuleList([class_branch(dim, num_classes, config.class_prior)] * config.num_layers)
         self.reg_branches = nn.ModuleList([_box_branch(dim)] * config.num_layers)
+        self.num_queries = config.num_queries
+        self.track_cls_branches = track_class_branches(self.cls_branches, config)
         depths = position.lid_depths(config.depth_bins, config.depth_start, config.position_range[3])
         self.register_buffer("depths", depths, persistent=False)
         self.register_buffer("position_range", torch.tensor(config.position_range).view(2, 3), persistent=False)
@@ -103,30 +108,52 @@ class PETRHead(nn.Module):
         content, where, reference = queries.content, queries.position, queries.reference
         if parallel:
             content, where, reference = (torch.cat([x, x], dim=1) for x in (content, where, reference))
-        features = decoder(
+        num_rows = queries.content.shape[1]
+        raw = decoder.run_layers(
             content,
             where,
             keys_values,
             queries.valid,
             memory.valid,
             all_layers=all_layers,
-            num_parallel=queries.content.shape[1] if parallel else 0,
+            num_parallel=num_rows if parallel else 0,
         )
+        features = decoder.post_norm(raw)
         reference, code = resolve_center(self.regress(features), reference)
         return HeadOutput(
-            logits=self.classify(features).float(),
+            logits=classify_rows(self, features, num_rows).float(),
             box=with_center(code, denormalize(reference, self.pc_range)),
             features=features,
             reference=reference[-1],
+            raw=raw,
         )
 
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits [L, B, M, C] of the last L layers' features [L, B, M, D]."""
-        return self.cls_branches[0](features)
+    def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
+        """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
+        return branches[0](features)
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         """Raw box codes [L, B, M, 10] of the last L layers' features [L, B, M, D]."""
         return self.reg_branches[0](features)
+
+
+def classify_rows(head: nn.Module, features: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Logits [..., M, C] of features [..., M, D] by the class branches of a head.
+
+    With `model.track_class_head` track rows have branches of their own (OneTrack). There are `num_rows` rows, the first
+    `head.num_queries` of them object queries; where M is twice as many, they come twice.
+    """
+    if head.track_cls_branches is None:
+        return head.classify(head.cls_branches, features)
+    rows = features.unflatten(-2, (-1, num_rows))
+    objects = head.classify(head.cls_branches, rows[..., : head.num_queries, :])
+    tracks = head.classify(head.track_cls_branches, rows[..., head.num_queries :, :])
+    return torch.cat([objects, tracks], dim=-2).flatten(-3, -2)
+
+
+def track_class_branches(branches: nn.ModuleList, config: ModelConfig) -> nn.ModuleList | None:
+    """Branches for track rows that begin as those of object rows do; None without `model.track_class_head`."""
+    return copy.deepcopy(branches) if config.track_class_head else None
 
 
 def token_valid(camera_valid: torch.Tensor, num_tokens: int) -> torch.Tensor:

@@ -14,7 +14,15 @@ from torch.utils import _pytree
 
 from syncl_core.config import ModelConfig, SynclConfig
 from syncl_core.models.box_code import code_velocity
-from syncl_core.models.heads import HeadOutput, Memory, PETRHead, Queries, class_branch, token_valid
+from syncl_core.models.heads import (
+    HeadOutput,
+    Memory,
+    PETRHead,
+    Queries,
+    class_branch,
+    token_valid,
+    track_class_branches,
+)
 from syncl_core.models.position import relative_transform
 from syncl_core.tensors import Frame, PastFrame
 
@@ -71,6 +79,7 @@ class PETRv2Head(PETRHead):
         dim, layers = config.embed_dim, range(config.num_layers)
         self.cls_branches = _equal(class_branch(dim, num_classes, config.class_prior) for _ in layers)
         self.reg_branches = _equal(BoxBranch(dim) for _ in layers)
+        self.track_cls_branches = track_class_branches(self.cls_branches, config)
         self.fpe = FeatureGate(dim)
         self.stand_in_seconds = config.petrv2.stand_in_seconds
 
@@ -104,8 +113,8 @@ class PETRv2Head(PETRHead):
         velocity = code_velocity(head.box) / memory.seconds[:, None, None]
         return dataclasses.replace(head, box=torch.cat([head.box[..., :8], velocity], dim=-1))
 
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        return _by_layer(self.cls_branches, features)
+    def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
+        return _by_layer(branches, features)
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         return _by_layer(self.reg_branches, features)

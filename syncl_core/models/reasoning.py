@@ -4,6 +4,7 @@ Past: every row attends to its own last H features, then to all other rows; the 
 Future: every row predicts F displacements from its last H features.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,9 @@ class SpatioTemporalReasoner(nn.Module):
         self.spatial_transformer = _transformer(config)
         self.fut_temporal_transformer = _transformer(config)
         self.track_cls = class_branch(dim, num_classes, config.class_prior)
+        # The second say about track rows, if they have a class head of their own; `track_cls` is everybody's otherwise.
+        self.num_queries = config.num_queries
+        self.known_track_cls = copy.deepcopy(self.track_cls) if config.track_class_head else None
         self.track_reg = normed_branch(dim, CODE_SIZE)
         self.future_reg = normed_branch(dim, 3)
         self.ts_query_embed = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
@@ -76,12 +80,18 @@ class SpatioTemporalReasoner(nn.Module):
         features = self._attend_to_others(features, position, valid)
         center, code = resolve_center(self.track_reg(features), head.reference)
         return Refined(
-            logits=self.track_cls(features).float(),
+            logits=self._classify(features).float(),
             box=with_center(code, denormalize(center, self.pc_range)),
             features=features,
             history=torch.cat([history[:, :, :-1], features[:, :, None]], dim=2).detach(),
             history_valid=history_valid,
         )
+
+    def _classify(self, features: torch.Tensor) -> torch.Tensor:
+        if self.known_track_cls is None:
+            return self.track_cls(features)
+        objects, tracks = features[:, : self.num_queries], features[:, self.num_queries :]
+        return torch.cat([self.track_cls(objects), self.known_track_cls(tracks)], dim=1)
 
     def forecast(self, history: torch.Tensor, history_valid: torch.Tensor) -> torch.Tensor:
         """Displacements per step [B, M, F, 2], metres along the model frame's x and y, from history [B, M, H, D].

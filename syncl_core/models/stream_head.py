@@ -17,7 +17,7 @@ from syncl_core.config import ModelConfig
 from syncl_core.models import position
 from syncl_core.models.box_code import CODE_SIZE, denormalize, normalize, resolve_center, with_center
 from syncl_core.models.decoder import Context, Decoder
-from syncl_core.models.heads import HeadOutput, Memory, Queries, class_branch
+from syncl_core.models.heads import HeadOutput, Memory, Queries, class_branch, classify_rows, track_class_branches
 from syncl_core.models.motion_norm import FeatureGate, MotionNorm
 from syncl_core.models.stream_memory import Entries
 
@@ -45,6 +45,8 @@ class StreamPETRHead(nn.Module):
         # One head for all layers; the public checkpoints list it once per layer.
         self.cls_branches = nn.ModuleList([class_branch(dim, num_classes, config.class_prior)] * config.num_layers)
         self.reg_branches = nn.ModuleList([_mlp(dim, dim, dim, CODE_SIZE)] * config.num_layers)
+        self.num_queries = config.num_queries
+        self.track_cls_branches = track_class_branches(self.cls_branches, config)
         self.position_encoder = _mlp(3 * config.depth_bins, 4 * dim, dim)
         self.memory_embed = _mlp(dim, dim, dim)
         self.featurized_pe = FeatureGate(dim)
@@ -135,23 +137,30 @@ class StreamPETRHead(nn.Module):
         content, place, reference = queries.content, queries.position, queries.reference
         if parallel:
             content, place, reference = (torch.cat([x, x], dim=1) for x in (content, place, reference))
-        features = decoder(
+        num_rows = queries.content.shape[1]
+        raw = decoder.run_layers(
             content,
             place,
             decoder.project(memory.tokens, memory.position),
             queries.valid,
             memory.valid,
             all_layers=all_layers,
-            num_parallel=queries.content.shape[1] if parallel else 0,
+            num_parallel=num_rows if parallel else 0,
             context=context,
         )
+        features = decoder.post_norm(raw)
         center, code = resolve_center(self.reg_branches[0](features), reference)
         return HeadOutput(
-            logits=self.cls_branches[0](features).float(),
+            logits=classify_rows(self, features, num_rows).float(),
             box=with_center(code, denormalize(center, self.pc_range)),
             features=features,
             reference=center[-1],
+            raw=raw,
         )
+
+    def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
+        """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
+        return branches[0](features)
 
     def _queries(
         self,

@@ -50,9 +50,11 @@ class PFTrack(Detector, Tracker):
 
     def judge(self, observation: Observation) -> Decision:
         config = self.config
-        return lifecycle.judge(observation.state, observation.refined, config.track, config.num_tracking_classes)
+        decision = lifecycle.judge(observation.state, observation.refined, config.track, config.num_tracking_classes)
+        return _with_rows(decision, observation.valid.shape[1])
 
     def commit(self, observation: Observation, decision: Decision) -> TrackState:
+        decision = _with_rows(decision, observation.refined.box.shape[1])
         state, seen = lifecycle.commit(observation.state, observation.refined, decision)
         if self.STReasoner:
             motion = self.STReasoner.forecast(state.history, state.history_valid)
@@ -86,6 +88,21 @@ class PFTrack(Detector, Tracker):
             position=torch.cat([objects.position, self.embed_reference(reference)], dim=1),
             valid=torch.cat([objects.valid, state.track_id >= 0], dim=1),
         )
+
+
+def _with_rows(decision: Decision, num_rows: int) -> Decision:
+    """A decision on so many rows, cut or filled up: a detector observes no rows for the slots, which are free."""
+    more = num_rows - decision.keep.shape[1]
+
+    def fit(rows: torch.Tensor | None, empty: int) -> torch.Tensor | None:
+        return rows if rows is None or more == 0 else torch.nn.functional.pad(rows, (0, more), value=empty)
+
+    return Decision(
+        keep=fit(decision.keep, False),
+        seen=fit(decision.seen, False),
+        misses=fit(decision.misses, 0),
+        identity=fit(decision.identity, -1),
+    )
 
 
 def _last_layers(branch: torch.nn.Module) -> list[torch.nn.Linear]:

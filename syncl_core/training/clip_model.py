@@ -42,11 +42,7 @@ class ClipModel(nn.Module):
             judged = self.criterion(observation, target)
             losses.append(judged.losses)
             stats.append(judged.stats)
-            if framework == "none":
-                # A detector has no tracks to assign; some remember the last frame's image.
-                if number < len(frames):
-                    state = self.tracker.commit(observation, self.tracker.judge(observation))
-            elif framework == "pf_track" or number < len(frames):
+            if framework == "pf_track" or number < len(frames):
                 state = self.tracker.commit(observation, assigned(judged.identity))
                 losses.append(self.criterion.forecast(state, target))
         # Some parameters have no part in some clips (no track, no pair). All processes must still agree on who has a

@@ -65,7 +65,7 @@ def train(
     """
     workers = workers or Workers()
     dataset = ClipDataset(source, config)
-    run = _make_run(config, folder, workers, len(dataset))
+    run = make_run(config, folder, workers, len(dataset))
     first, best = _resume(run) if resume else (0, float("-inf"))
     if start and not resume:
         for line in start_from(start, run.model.tracker):
@@ -90,13 +90,14 @@ def num_iterations(config: SynclConfig, clips_per_epoch: int, processes: int) ->
     return config.train.iterations or max(1, config.train.epochs * clips_per_epoch // per_step)
 
 
-def _make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoch: int) -> Run:
+def make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoch: int) -> Run:
+    """A run before its first iteration. Draws from torch's global random numbers begin anew, by `train.seed`."""
     tracker = build_tracker(config, config.train.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        criterion = Criterion(config)
         if config.train.spread_start:
-            spread(tracker)
+            spread(tracker)  # first: what strategies draw must not make their trackers differ
+        criterion = Criterion(config)
     prepare(tracker, config.train)
     model = ClipModel(tracker, criterion).to(workers.device)
     set_training(model, config.train)
@@ -126,7 +127,7 @@ def _iterate(
     started = time.perf_counter()
     clip = next_clip(clips)
     waited = time.perf_counter() - started
-    tensors = _optimise(run, clip, iteration)
+    tensors = optimise(run, clip, iteration)
     shown = None
     if done % config.log_every == 0 or done == run.iterations:
         shown = dict(zip(tensors, torch.stack([t.float() for t in tensors.values()]).tolist(), strict=True))
@@ -144,8 +145,11 @@ def _iterate(
     return best, stopped and not last
 
 
-def _optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
-    """One step of the optimiser; returns its scalars on the device."""
+def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
+    """One step of the optimiser; returns its scalars on the device.
+
+    Raises InputError naming iteration and clips if the loss is not finite; the weights are then as before.
+    """
     config, device = run.config.train, run.workers.device
     set_learning_rate(run.optimizer, learning_rate(config, iteration, run.iterations))
     clip = _blanked(clip.to(device), run.config, iteration)

@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from syncl_core.models.box_code import encode_boxes
+from syncl_core.models.stream_head import StreamPETRHead
 from syncl_core.tracking.base import Tracker
 
 _CAR = (4.6, 1.9, 1.7)  # metres: length, width, height
+_POSITION_GAIN = 8.0  # against the bias that all positions share, which the norm behind them would keep
+_ATTENTION_GAIN = 2.0  # of queries, keys and values
 
 
 @torch.no_grad()
@@ -16,11 +19,14 @@ def spread(tracker: Tracker) -> None:
     """Queries that differ, and boxes that begin where their queries are, resting and as large as a car.
 
     As published all queries have the same content and boxes begin anywhere; a short training then spends its time on
-    telling queries apart.
+    telling queries apart. StreamPETR's queries have no content to differ in: there positions count for more, and
+    attention is sharper.
     """
     contents = getattr(tracker, "query_feat_embedding", None)
     if contents is not None:
         nn.init.uniform_(contents.weight, -1.0, 1.0)
+    if isinstance(tracker.pts_bbox_head, StreamPETRHead):
+        _sharpen(tracker.pts_bbox_head)
     car = encode_boxes(torch.zeros(3), torch.tensor(_CAR), torch.tensor(math.pi / 2), torch.zeros(2))
     branches = list(tracker.pts_bbox_head.reg_branches)
     reasoner = getattr(tracker, "STReasoner", None)
@@ -34,3 +40,10 @@ def spread(tracker: Tracker) -> None:
         for layer, part in zip(layers, car.split(sizes), strict=True):
             nn.init.zeros_(layer.weight)
             layer.bias.copy_(part)
+
+
+def _sharpen(head: StreamPETRHead) -> None:
+    head.query_embedding[-1].weight.mul_(_POSITION_GAIN)
+    for layer in head.transformer["decoder"].layers:
+        for attention in layer.attentions:
+            attention["attn"].in_proj_weight.mul_(_ATTENTION_GAIN)

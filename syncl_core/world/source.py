@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -89,6 +89,11 @@ class WorldSource:
     def scene_names(self) -> tuple[str, ...]:
         return splits.scene_names(self.split, self._num_scenes)
 
+    @property
+    def scenes_together(self) -> int:
+        """Clips of so many scenes should come close together: making a scene ready costs time."""
+        return self._kept_scenes
+
     def num_key_frames(self, scene: str) -> int:
         splits.seed_of(scene)
         return self._key_frames
@@ -112,12 +117,17 @@ class WorldSource:
     def ground_truth(self, scene: str, index: int) -> ObjectSet:
         """The actors within ANNOTATION_RANGE of the ego; `num_points` is 0 for those that nothing hits."""
         stage = self._stage(scene)
-        key_us = self._key_us(scene, index)
-        t = np.array([key_us / 1e6])
+        t = np.array([self._key_us(scene, index) / 1e6])
         city_from_lidar = city_from_base(stage.scene, t)[0] @ rig.base_from_lidar()
-        actors = stage.scene.actors
-        points = sense.lidar_points(place(stage.assembly, t), city_from_lidar, len(actors))
+        points = sense.lidar_points(place(stage.assembly, t), city_from_lidar, len(stage.scene.actors))
         kept = np.flatnonzero(stage.truth.annotated[index])
+        return replace(self.future_objects(scene, index), num_points=points[kept].astype(np.int64))
+
+    def future_objects(self, scene: str, index: int) -> ObjectSet:
+        """`ground_truth` without `num_points`, for which no ray is cast."""
+        stage = self._stage(scene)
+        key_us = self._key_us(scene, index)
+        actors, kept = stage.scene.actors, np.flatnonzero(stage.truth.annotated[index])
         global_from_box = stage.truth.global_from_box[index, kept]
         return ObjectSet(
             t_ns=(stage.start_us + key_us) * 1000,
@@ -128,7 +138,6 @@ class WorldSource:
             sizes=np.array([actors[i].size for i in kept], dtype=np.float64).reshape(-1, 3),
             rotations=geometry.quaternion_from_matrix(global_from_box[:, :3, :3]),
             velocities=stage.truth.velocities[index, kept],
-            num_points=points[kept].astype(np.int64),
         )
 
     def _frame_set(self, stage: _Stage, key_us: int, images: np.ndarray) -> FrameSet:

@@ -75,12 +75,13 @@ def make_case(
     head, parallel, refined = output(LAYERS), output(LAYERS), _first(output(1))
     reference = torch.zeros(batch, queries + SLOTS, 3)
     history = torch.zeros(batch, queries + SLOTS, 3, DIM)
+    raw = torch.where(rows[..., None], rand(LAYERS, batch, queries + SLOTS, DIM), torch.nan).requires_grad_()
     observation = Observation(
         state=None,
         track_id=track_id,
         valid=rows,
         head=HeadOutput(**head, reference=reference),
-        parallel=HeadOutput(**parallel, reference=reference),
+        parallel=HeadOutput(**parallel, reference=reference, raw=raw),
         refined=Refined(**refined, history=history, history_valid=history[..., 0] > 1),
     )
     return observation, targets
@@ -93,7 +94,8 @@ def _first(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def leaves(observation: Observation) -> dict[str, torch.Tensor]:
     """Everything that gets a gradient, by name."""
     parts = {"head": observation.head, "parallel": observation.parallel, "refined": observation.refined}
-    return {f"{p}.{n}": getattr(v, n) for p, v in parts.items() for n in ("logits", "box", "features")}
+    values = {f"{p}.{n}": getattr(v, n) for p, v in parts.items() for n in ("logits", "box", "features")}
+    return values | {"parallel.raw": observation.parallel.raw}
 
 
 def doubled(observation: Observation) -> Observation:
@@ -106,6 +108,8 @@ def doubled(observation: Observation) -> Observation:
         for part in ("head", "parallel", "refined")
         if (value := getattr(observation, part)) is not None
     }
+    raw = observation.parallel.raw.detach().double().requires_grad_()
+    parts["parallel"] = dataclasses.replace(parts["parallel"], raw=raw)
     return dataclasses.replace(observation, **parts)
 
 

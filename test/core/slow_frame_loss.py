@@ -115,11 +115,10 @@ class SlowFrame:
         if self.weights is not None:
             track_of = {g: m for m, g in tracks.items() if g is not None}
             gone = [m for m, g in tracks.items() if g is None]
+            features = output.raw if self.strategy.contrastive.features == "raw" else output.features
             chosen = range(layers) if self.strategy.contrastive.blocks == "all" else [layers - 1]
             terms = [
-                contrastive(
-                    self.weights, output.features[i, b][alive], blocks[i], track_of, gone, self.strategy.contrastive
-                )
+                contrastive(self.weights, features[i, b][alive], blocks[i], track_of, gone, self.strategy.contrastive)
                 for i in chosen
             ]
             scene["contrastive"] = sum(terms) / len(terms)

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_tracker import drive, tiny_config, tiny_tracker
 
-from syncl_core.checkpoint import load_checkpoint, save_checkpoint
+from syncl_core.checkpoint import load_checkpoint, load_tracker, save_checkpoint
 from syncl_core.config import TrackConfig
 from syncl_core.errors import InputError
 from syncl_core.tracking.state import init_state
@@ -94,6 +94,39 @@ def test_nan_is_refused(path):
 
     _rewrite(path, poison)
     assert "query_embedding.0.bias holds NaN" in _refusal(path)
+
+
+def test_whole_numbers_are_no_weights(path):
+    def change(tensors, _):
+        name = next(name for name in tensors if name.endswith("weight"))
+        tensors[name] = tensors[name].round().long()
+
+    _rewrite(path, change)
+    assert "holds torch.int64, the network needs torch.float32" in _refusal(path)
+
+
+def test_half_precision_weights_are_taken(path):
+    def change(tensors, _):
+        tensors.update({name: value.half() for name, value in tensors.items() if value.is_floating_point()})
+
+    _rewrite(path, change)
+    assert load_checkpoint(path).state_dict()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_files_mode_is_that_of_the_umask(tmp_path, tracker, umask):
+    before = os.umask(umask)
+    try:
+        save_checkpoint(tmp_path / "shared.safetensors", tracker)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "shared.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_an_impossible_seed_is_refused(seed):
+    with pytest.raises(InputError, match=f"seed {seed}: expected a number from 0"):
+        load_tracker(seed=seed)
 
 
 def test_missing_and_unknown_tensors_are_refused(path):

@@ -185,6 +185,36 @@ def test_missing_files(root, bag, tmp_path, capsys):
         fails_in_one_line(capsys, arguments, "nowhere", untouched=out)
 
 
+def test_careless_arguments(root, bag, tmp_path, capsys):
+    """Names nobody can have, numbers beyond every limit, options for something else."""
+    out, endless = tmp_path / "out", "x" * 300
+    for arguments, culprit in (
+        (["track", endless, "-o", str(out)], "File name too long"),
+        (["render", endless, "-o", str(out)], "File name too long"),
+        (["track", str(bag), "-o", str(tmp_path / endless)], "File name too long"),
+        (["track", str(bag), "-o", str(out), "--seed", "9" * 30], "seed 9"),
+        (["track", str(bag), "-o", str(out), "--version", "v1.0-mini"], "--version is for nuScenes roots"),
+        (["render", str(bag), "-o", str(out), "--version", "v1.0-mini"], "--version is for nuScenes roots"),
+        (["bench", "--threads", "100000"], "--threads 100000: expected 0 to 1024"),
+        (["robustness", str(root), "-o", str(out), "--seed", "-1"], "seed -1"),
+        (["world", str(out), "--seed", "9" * 30], "world: seed must be"),
+    ):
+        fails_in_one_line(capsys, arguments, culprit, untouched=out)
+
+
+def test_what_cannot_become_a_submission_is_known_before_the_work(bag, config, tmp_path, capsys):
+    """Nothing is written: not the bag either."""
+    trams = tmp_path / "trams.yaml"
+    names = "car, truck, bus, trailer, motorcycle, bicycle, tram, pedestrian, barrier, traffic_cone"
+    trams.write_text(f"{config.read_text()}\nclasses: [{names}]\n")
+    out = tmp_path / "out"
+    fails_in_one_line(capsys, ["track", str(bag), "-c", str(trams), "-o", str(out)], "classes: tram", untouched=out)
+    (out / "tracks.json").mkdir(parents=True)
+    assert main(["track", str(bag), "-c", str(config), "-o", str(out), "--overwrite"]) == 2
+    assert "tracks.json: is a folder" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["tracks.json"]
+
+
 def test_unusable_tables(tmp_path, config, capsys):
     out = tmp_path / "out"
     empty = write_tiny_nuscenes(tmp_path / "empty")

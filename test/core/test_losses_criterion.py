@@ -29,6 +29,7 @@ SWITCHES = {
     "track_anchor": {"contrastive": {"anchor": "track"}, "matching": {"objects": "all"}},
     "symmetric": {"contrastive": {"anchor": "symmetric", "temperature": 0.5}},
     "all_blocks_contrast": {"contrastive": {"blocks": "all", "mlp_dim": 0}},
+    "raw_features": {"contrastive": {"features": "raw"}},
     "vanished": {"contrastive": {"vanished_negatives": True}},
     "stop_gradient": {"contrastive": {"stop_gradient": "object"}},
 }

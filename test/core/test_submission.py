@@ -75,6 +75,7 @@ BAD_OBJECTS = {
     "object 'a1b2c3d4-1' has class 'barrier'": {"labels": ("car", "barrier", "car")},
     "object 'a1b2c3d4-2': unusable scores": {"scores": np.array([0.1, 0.2, np.nan])},
     "object 'a1b2c3d4-0': unusable centers": {"centers": np.array([[np.inf, 0, 0], [0, 0, 0], [1, 1, 1]])},
+    "object 'a1b2c3d4-2': unusable sizes": {"sizes": np.array([[4.0, 2, 1], [4, 2, 1], [4, 0, 1]])},
     "object 'a1b2c3d4-1': unusable rotations": {"rotations": np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0.0]])},
 }
 
@@ -108,6 +109,8 @@ BAD_FILES = {
     "sample s0, box 1: 'translation' must be 3 numbers": broken(translation=[1, None, 3]),
     "sample s0: id 'a1b2c3d4-0' occurs twice": broken(tracking_id="a1b2c3d4-0"),
     "sample s0: object 'a1b2c3d4-1' has class 'tank'": broken(tracking_name="tank"),
+    "sample s0: object 'a1b2c3d4-1': unusable sizes": broken(size=[2.0, 0.0, 1.5]),
+    "sample s0, box 1: its 'sample_token' is 's1'": broken(sample_token="s1"),
     "sample s0: object 'a1b2c3d4-1': unusable scores": broken(tracking_score=float("nan")),
 }
 
@@ -121,11 +124,12 @@ def test_bad_files_are_named(tmp_path, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_box_without_a_field_is_named(tmp_path):
+@pytest.mark.parametrize("field", ["tracking_id", "sample_token"])
+def test_a_box_without_a_field_is_named(tmp_path, field):
     submission = tracking_submission({"s0": random_objects(1)})
-    del submission["results"]["s0"][0]["tracking_id"]
+    del submission["results"]["s0"][0][field]
     write_submission(tmp_path / "tracks.json", submission)
-    with pytest.raises(InputError, match="sample s0, box 0: lacks 'tracking_id'"):
+    with pytest.raises(InputError, match=f"sample s0, box 0: lacks '{field}'"):
         read_submission(tmp_path / "tracks.json")
 
 

@@ -14,65 +14,15 @@ import pytest
 import torch
 from train_fixture import ToySource, toy_config
 
-from syncl_core import geometry
 from syncl_core.checkpoint import load_checkpoint, save_checkpoint
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
-from syncl_core.frames import make_frame
 from syncl_core.tracking.build import build_tracker
-from syncl_core.training import run as training
 from syncl_core.training.progress import read_log
 from syncl_core.training.run import train
 
 HELPERS = Path(__file__).parent
-
-
-_QUICK = {"embed_dim": 64, "ffn_dim": 128, "class_prior": 0.1, "pc_range": [-25.6, -25.6, -5.0, 25.6, 25.6, 3.0]}
-
-
-class OneClip(ClipDataset):
-    """Every clip is the whole scene."""
-
-    def _shuffled(self, number: int) -> int:
-        return len(self) - 1
-
-
-def test_one_clip_is_learned_by_heart(tmp_path, monkeypatch):
-    """Near-zero loss, and then perfect tracks by the ordinary step, in which scores decide instead of the truth."""
-    monkeypatch.setattr(training, "ClipDataset", OneClip)
-    source = ToySource(scenes=("toy-0",), key_frames=3)
-    settled = dict(warmup_iterations=10, spread_start=True, freeze_backbone=True)
-    config = with_values(toy_config(iterations=150, learning_rate=2e-3, **settled), {"model": _QUICK})
-    assert train(config, source, tmp_path)
-    losses = [row["loss"] for row in read_log(tmp_path)]
-    assert losses[0] > 40 and losses[-1] < 0.05 * losses[0]
-    tracker = load_checkpoint(tmp_path / "last.safetensors")
-    assert tracker.config == config
-    _assert_perfect(tracker, source)
-
-
-@torch.inference_mode()
-def _assert_perfect(tracker, source) -> None:
-    state, identity_of = tracker.init_state(), {}
-    expected = (("car", "walker", "leaves"), ("car", "walker", "leaves", "late"), ("car", "walker", "late"))
-    for index, names in enumerate(expected):
-        frame_set, truth = source.frame_set("toy-0", index), source.ground_truth("toy-0", index)
-        state, tracks = tracker.step(state, make_frame(frame_set, tracker.config.image))
-        valid = tracks.valid[0]
-        pose = frame_set.global_from_base @ frame_set.base_from_model
-        centers = geometry.transform_points(pose, tracks.center[0][valid].numpy())
-        found = {}
-        for identity, label, center in zip(
-            tracks.track_id[0][valid].tolist(), tracks.label[0][valid], centers, strict=True
-        ):
-            name = min(names, key=lambda n: float(abs(truth.centers[truth.ids.index(n)] - center).sum()))  # noqa: B023
-            assert abs(truth.centers[truth.ids.index(name)] - center)[:2].max() < 0.7, (index, name)
-            assert tracker.config.classes[label] == truth.labels[truth.ids.index(name)]
-            found[name] = identity
-        assert sorted(found) == sorted(names) and len(centers) == len(names), index
-        assert all(identity_of.setdefault(name, identity) == identity for name, identity in found.items())
-    assert len(set(identity_of.values())) == 4
 
 
 _VARIED = dict(

@@ -197,13 +197,17 @@ def test_values_go_over_a_configuration():
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_row_of_the_tables_is_a_valid_configuration(name):
     config = ablated(toy_config(), name)
-    assert config.model == toy_config().model
+    assert (config.model == toy_config().model) == (name not in [f"table8/{row}" for row in "23456"])
     assert name in format_ablations()
 
 
 def test_rows_of_the_trainers_tables():
     assert [ablated(toy_config(), f"table7/{t}").train.clip_length for t in (2, 3, 4)] == [2, 3, 4]
-    assert not ablated(toy_config(), "table8/1").syncl.enabled
+    rows = {int(name[-1]): ablated(toy_config(), name) for name in ABLATIONS if name.startswith("table8/")}
+    assert sorted(rows) == [1, 2, 3, 4, 5, 6] and all(config.train.epochs == 24 for config in rows.values())
+    assert [row for row, config in rows.items() if config.syncl.enabled] == [3, 6]
+    assert [row for row, config in rows.items() if config.model.track_class_head] == [2, 3, 5, 6]
+    assert [row for row, config in rows.items() if config.model.detector == "stream_petr"] == [4, 5, 6]
     with pytest.raises(InputError, match="^--ablation table9: unknown; known: table4a/1"):
         ablated(toy_config(), "table9")
 
@@ -224,6 +228,21 @@ def test_a_spread_start_puts_boxes_at_their_queries():
         alike = (head.features[-1, 0, :16] - head.features[-1, 0, :1]).abs().mean() < 0.3
         assert (bool(close), car, bool(alike)) == ((True, True, False) if started else (False, False, True))
         spread(tracker)
+
+
+def test_a_spread_start_tells_stream_petrs_queries_apart():
+    """They have no content of their own: what the decoder makes of them differs by their positions only."""
+    stream = {"memory_length": 16, "pushed": 8, "propagated": 8}
+    model = {"framework": "mutr3d", "detector": "stream_petr", "depth_bins": 32, "stream": stream}
+    config = with_values(toy_config(), {"model": model})
+    tracker, frame = build_tracker(config), make_frame(ToySource().frame_set("toy-0", 0), config.image)
+    apart = []
+    for _ in range(2):
+        with torch.inference_mode():
+            features = tracker.observe(tracker.init_state(), frame).head.features[-1, 0, :16]
+        apart.append((features - features.mean(dim=0)).abs().mean().item())
+        spread(tracker)
+    assert apart[1] > 2 * apart[0]
 
 
 @pytest.mark.parametrize("norm, frozen, running", [("frozen", False, False), ("trained", False, True)])

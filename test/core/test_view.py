@@ -1,17 +1,18 @@
 """Laws of the pictures: what is drawn lies where the geometry says, and files appear whole or not at all."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from view_fixture import MODEL, in_front_of, make_objects, make_set
+from view_fixture import MODEL, in_front_of, make_objects, make_set, make_view
 
 from syncl_core import geometry
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
-from syncl_core.types import RawImage
+from syncl_core.types import Lens, RawImage
 from syncl_core.view import canvas
 from syncl_core.view.birdseye import Ground, draw_birdseye, trails
 from syncl_core.view.camera_view import box_outlines, clip_polygon, clip_segments, draw_camera, frustum
@@ -98,6 +99,25 @@ def test_each_camera_draws_from_its_own_pose():
     assert here == pytest.approx([160, 90], abs=3)
     # 1 m to the vehicle's left is 1 m to the right for the camera that looks back: the box moves left in its image.
     assert there[0] - here[0] == pytest.approx(-200 / 12, abs=2)
+
+
+def test_the_image_of_a_lens_is_rectified_before_boxes_are_drawn():
+    """A bright spot where the lens puts a ray appears where the pinhole, and so a box, puts it."""
+    view = make_view(CAMERAS[0], np.eye(4))
+    lens = Lens(model="equidistant", intrinsics=MODEL.intrinsics, coefficients=np.zeros(4))
+    ray = np.array([0.55, 0.3])  # x and y at z = 1
+    angle = math.atan(math.hypot(*ray))
+    taken = MODEL.intrinsics[:2, :2] @ (ray * angle / math.hypot(*ray)) + MODEL.intrinsics[:2, 2]
+    expected = MODEL.intrinsics[:2, :2] @ ray + MODEL.intrinsics[:2, 2]
+    pixels = np.full((MODEL.height, MODEL.width, 3), 20, np.uint8)
+    column, row = np.round(taken).astype(int)
+    pixels[row - 2 : row + 3, column - 2 : column + 3] = 255
+    image = RawImage(encoding="rgb8", data=pixels.tobytes(), width=MODEL.width, height=MODEL.height)
+    for width in (MODEL.width, 2 * MODEL.width):
+        shown = draw_camera(replace(view, image=image, model=replace(MODEL, lens=lens)), width=width)
+        rows, columns = np.nonzero(shown[..., 0] > 150)
+        centre = np.array([columns.mean(), rows.mean()]) * MODEL.width / width
+        assert np.abs(centre - expected).max() < 2 and np.abs(taken - expected).max() > 8
 
 
 def test_track_is_drawn_in_the_camera_that_sees_it_and_in_no_other():

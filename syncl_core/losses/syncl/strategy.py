@@ -62,7 +62,9 @@ class Strategy(nn.Module):
 
     def _contrast(self, observation: Observation, assignment: Assignment, many: OneToMany) -> torch.Tensor:
         config, tracks = self.config.contrastive, assignment.tracks
-        features = torch.where(observation.valid[..., None], observation.parallel.features, 0.0)
+        output = observation.parallel
+        features = output.raw if config.features == "raw" else output.features
+        features = torch.where(observation.valid[..., None], features, 0.0)
         target, vanished = many.target, None
         if config.blocks == "last":
             features, target = features[-1:], target[-1:]

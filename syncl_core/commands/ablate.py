@@ -1,0 +1,153 @@
+"""`syncl ablate`: rows of the paper's tables, several seeds each, trained alike and compared."""
+
+import argparse
+
+EXAMPLES = """examples:
+  syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml --train-scenes 200 --jobs 4 -o out/gpu
+  syncl ablate config/ablation_cpu.yaml --init config/ablation_cpu_detector.yaml --train-scenes 60 --jobs 2 -o out/cpu
+  syncl ablate CONFIG --init detector.safetensors --tables 4a --seeds 5 -o out/parts      from weights that are there
+  syncl ablate CONFIG --tables 4a/4,4a/5 -o out/contrast            two rows; the baseline always comes along
+  syncl ablate CONFIG --data /data/nuscenes --init detector.safetensors -o out/nuscenes --set train.epochs=6
+  syncl ablate CONFIG --list                                        what would be trained
+  syncl ablate --report out/ablation                                the page again, without training
+
+Every row and seed is an ordinary training run in OUT/ROW/seed-N, all from the same weights and with the same clips;
+rows that are the same network share it. The same command goes on after Ctrl-C, kill -9 or a crash and does only what is
+left; more --seeds or --tables may be added. OUT gets results.json (every number) and results.md (means, spreads, the
+paper's figures, costs). A run that breaks is named and stops no other.
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "ablate",
+        help="compare rows of the paper's tables over several seeds",
+        description="Train rows of the paper's ablation tables with an equal budget and compare them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", default="", metavar="CONFIG", help="YAML of the tracker, for all rows")
+    parser.add_argument("-o", "--output", default="", metavar="OUT", help="folder of the comparison")
+    parser.add_argument("--tables", default="4a,4b,5", help="tables and rows, as 4a,5/2 (default: 4a,4b,5)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per row (default: 3)")
+    parser.add_argument(
+        "--init", default="", metavar="FILE", help="weights to start from, or the YAML of a detector to train first"
+    )
+    parser.add_argument("--data", default="world", metavar="world|NUSCENES", help="training data (default: world)")
+    parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
+    parser.add_argument("--split", default="train", help="split to train on (default: train)")
+    parser.add_argument("--eval-data", default="", metavar="NUSCENES", help="root to evaluate on (default: --data)")
+    parser.add_argument("--eval-split", default="val", help="split to evaluate on (default: val)")
+    parser.add_argument(
+        "--train-scenes", type=int, default=0, metavar="N", help="of the world, drawn once for all runs (0: endless)"
+    )
+    parser.add_argument(
+        "--eval-scenes", type=int, default=0, metavar="N", help="of the world, to evaluate on (0: the whole split)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG, as train.epochs=6"
+    )
+    parser.add_argument("--device", default="", help="torch device (default: all GPUs in turn, or the CPU)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument("--no-costs", action="store_true", help="do not measure times and memory after the runs")
+    parser.add_argument("--list", action="store_true", help="print what would be trained and stop")
+    parser.add_argument("--report", default="", metavar="OUT", help="write the page of a comparison again and stop")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from syncl_core.errors import InputError
+    from syncl_core.training.comparison import conduct
+    from syncl_core.training.comparison.study import load_study
+
+    if args.report:
+        folder = Path(args.report)
+        return _told(folder, conduct.report(folder, load_study(folder)))
+    if not args.config or not (args.output or args.list):
+        raise InputError("syncl ablate needs CONFIG and -o OUT, or --report OUT; see syncl ablate --help")
+    study = _study(args)
+    if args.list:
+        print(_listed(study))
+        return 0
+    folder = Path(args.output)
+    return _told(folder, conduct.compare(folder, study, args.device, args.jobs, _version(), not args.no_costs))
+
+
+def _study(args: argparse.Namespace):
+    """What is asked for. Raises InputError naming the switch."""
+    from dataclasses import replace
+
+    from syncl_core.commands.train import with_settings
+    from syncl_core.config import load_config
+    from syncl_core.errors import InputError
+    from syncl_core.training.comparison.study import Place, Study, choose_rows, detector_run, file_digest
+
+    for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0}.items():
+        if getattr(args, name) < least:
+            raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
+    config = with_settings(load_config(args.config), args.set)
+    if config.model.framework == "none":
+        raise InputError(f"{args.config}: model.framework: none has no tracks to compare; give a tracker")
+    evaluation = args.eval_data or args.data
+    for name, data in {"train-scenes": args.data, "eval-scenes": evaluation}.items():
+        if getattr(args, name.replace("-", "_")) and data != "world":
+            raise InputError(f"--{name}: only the world is drawn; leave it out for {data}")
+    is_detector = args.init.endswith((".yaml", ".yml"))
+    study = Study(
+        config=config,
+        rows=choose_rows(args.tables),
+        seeds=tuple(range(config.train.seed, config.train.seed + args.seeds)),
+        training=Place(data=args.data, version=args.version, split=args.split, scenes=args.train_scenes),
+        evaluation=Place(data=evaluation, version=args.version, split=args.eval_split, scenes=args.eval_scenes),
+        start="" if is_detector else args.init,
+        start_digest=file_digest(args.init) if args.init and not is_detector else "",
+        detector=load_config(args.init) if is_detector else None,
+    )
+    if args.init and any(row.startswith("table8/") for row in study.rows):
+        raise InputError("--tables 8: these rows are trained in one stage, from nothing; leave out --init")
+    return replace(study, start_digest=detector_run(study).digest) if is_detector else study
+
+
+def _listed(study) -> str:
+    """What would be trained, in the order of work."""
+    from syncl_core.training.ablations import ABLATIONS
+    from syncl_core.training.comparison.study import planned, run_of
+
+    runs = list(planned(study))
+    lines = [f"{'row':<18}{'runs in':<18}what"]
+    for row in study.rows:
+        lines.append(f"{row:<18}{run_of(study, row, study.seeds[0]).row:<18}{ABLATIONS[row].description}")
+    first = f"the detector {study.detector.name}, then " if study.detector else ""
+    return "\n".join([*lines, f"{first}{len(runs)} runs: seeds {', '.join(map(str, study.seeds))}"])
+
+
+def _told(folder, results: dict) -> int:
+    """Say where the page is. Raises InputError naming the first run that is missing."""
+    from syncl_core.errors import InputError
+
+    print(f"{len(results['runs'])} runs -> {folder / 'results.md'}")
+    if results["missing"]:
+        name, reason = next(iter(results["missing"].items()))
+        more = f" (and {len(results['missing']) - 1} more)" if len(results["missing"]) > 1 else ""
+        raise InputError(f"{name}: {reason}{more}")
+    return 0
+
+
+def _version() -> str:
+    """The commit of the code in use where there is one, else the version of the package."""
+    import subprocess
+    from importlib import metadata
+    from pathlib import Path
+
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        said = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return said.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    try:
+        return metadata.version("syncl_ros")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,177 @@
+"""A whole comparison: data drawn once, the detector trained once, every run, then costs, results and the page."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from syncl_core.data.nuscenes_clips import NuScenesClips
+from syncl_core.errors import InputError
+from syncl_core.io.files import write_text
+from syncl_core.training.comparison.cost import CostTask
+from syncl_core.training.comparison.crew import Task, conduct, locked
+from syncl_core.training.comparison.page import to_markdown
+from syncl_core.training.comparison.results import collect, write_results
+from syncl_core.training.comparison.study import (
+    BASELINE,
+    Place,
+    PlannedRun,
+    Study,
+    detector_run,
+    planned,
+    run_of,
+    save_study,
+)
+from syncl_core.training.comparison.tasks import TrainTask, iterations_done
+from syncl_core.training.distributed import Workers
+from syncl_core.training.run import LAST, num_iterations
+from syncl_core.training.sources import WORLD, training_source
+
+PAGE = "results.md"
+
+
+def compare(folder: Path, study: Study, device: str, jobs: int, version: str, costs: bool = True) -> dict:
+    """Do what is left to do, at most `jobs` runs at a time, and write results.json and results.md. Returns the results.
+
+    Safe to interrupt in any way and to call again. Runs that break do not stop others; they are in "missing". Raises
+    InputError if nothing can be compared: unusable data, a folder of another comparison, a detector that broke.
+    """
+    with locked(folder):
+        training, evaluation = _draw(folder, study)
+        _check_scenes(study, evaluation)
+        tasks = [_task(folder, run, training, evaluation, study, version) for run in planned(study)]
+        first = [_detector_task(folder, study, training, evaluation, version)] if study.detector else []
+        for task in (*first, *tasks):
+            task.check()
+        save_study(folder, study)
+        with _progress(folder, [*first, *tasks], training) as look:
+            if broken := conduct([task for task in first if not task.finished], 1, _devices(device, 1), look):
+                raise InputError(f"the detector to start from: {next(iter(broken.values()))}")
+            conduct([task for task in tasks if not task.finished], jobs, _devices(device, jobs), look)
+        if costs:
+            _measure_costs(_cost_tasks(folder, study, training, evaluation), device)
+        return report(folder, study)
+
+
+def report(folder: Path, study: Study) -> dict:
+    """Write results.json and results.md from what the runs left. Returns the results."""
+    results = collect(folder, study)
+    write_results(folder, results)
+    write_text(folder / PAGE, to_markdown(study, results))
+    return results
+
+
+def _measure_costs(tasks: Sequence[CostTask], device: str) -> None:
+    """One at a time, so that nothing of ours disturbs the clocks. What breaks is said and left out."""
+    with tqdm(total=len(tasks), desc="costs", unit="row", disable=None) as bar:
+
+        def look(working: Sequence[Task]) -> None:
+            bar.update(sum(task.finished for task in tasks) - bar.n)
+
+        for name, reason in conduct(tasks, 1, _devices(device, 1), look).items():
+            tqdm.write(f"{name}: {reason}", file=sys.stderr)
+
+
+def _draw(folder: Path, study: Study) -> tuple[Place, Place]:
+    """Where scenes are to be found, once those of the world that are used many times are drawn."""
+    from syncl_core.world.writer import WorldConfig, write_world
+
+    places = []
+    for place, seconds, drawn in ((study.training, 20.0, study.training.scenes), (study.evaluation, 10.0, True)):
+        if place.data == WORLD and drawn:
+            count = f"-{place.scenes}" if place.scenes else ""
+            root = folder / f"world-{place.split}{count}"
+            if not root.exists():
+                print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
+                width = study.config.image.width
+                config = WorldConfig(
+                    split=place.split, scenes=place.scenes, seconds=seconds, image_width=width, sweeps=False
+                )
+                write_world(root, config, lambda items, count: tqdm(items, total=count, unit="sweep", disable=None))
+            place = Place(data=str(root))
+        places.append(place)
+    return tuple(places)
+
+
+def _check_scenes(study: Study, evaluation: Place) -> None:
+    """Find out now, not after the first training, that there is nothing to evaluate on."""
+    NuScenesClips(evaluation.data, study.config, evaluation.split, evaluation.version)
+
+
+def _task(folder: Path, run: PlannedRun, training: Place, evaluation: Place, study: Study, version: str) -> TrainTask:
+    start = str(folder / "detector" / LAST) if study.detector else study.start
+    places = {"training": training, "evaluation": evaluation}
+    return TrainTask(planned=run, folder=folder / run.folder, **places, start=start, version=version)
+
+
+def _detector_task(folder: Path, study: Study, training: Place, evaluation: Place, version: str) -> TrainTask:
+    task = _task(folder, detector_run(study), training, evaluation, study, version)
+    return replace(task, folder=folder / "detector", start=study.start)
+
+
+def _cost_tasks(folder: Path, study: Study, training: Place, evaluation: Place) -> list[CostTask]:
+    """One for every network, of the first seed that it and the baseline have finished."""
+    tasks = {}
+    for row in study.rows:
+        for seed in study.seeds:
+            run, baseline = run_of(study, row, seed), run_of(study, BASELINE, seed)
+            places = {"folder": folder / run.folder, "baseline_folder": folder / baseline.folder}
+            task = CostTask(planned=run, baseline=baseline, **places, training=training, evaluation=evaluation)
+            if all((place / "result.json").is_file() for place in places.values()):
+                tasks.setdefault(run.row, task)
+                break
+    return [task for task in tasks.values() if not task.finished]
+
+
+def _devices(device: str, jobs: int) -> Callable[[int], str]:
+    """A device for each of `jobs` slots: GPUs in turn, unless one is named."""
+    count = torch.cuda.device_count() if device in ("", "cuda") else 0
+    return lambda slot: f"cuda:{slot % count}" if count else device
+
+
+@contextlib.contextmanager
+def _progress(folder: Path, tasks: Sequence[TrainTask], training: Place) -> Iterator[Callable[[Sequence[Task]], None]]:
+    """A bar over the iterations of all runs, and without a terminal a line for every run that ended."""
+    lengths = {task.name: _iterations(task, training) for task in tasks}
+    total = sum(lengths.values())
+
+    def done(task: TrainTask) -> int:
+        return lengths[task.name] if task.finished else min(lengths[task.name], iterations_done(task.folder))
+
+    before, started = sum(map(done, tasks)), time.monotonic()
+    finished = {task.name for task in tasks if task.finished}
+    bar = tqdm(total=total, initial=before, unit="it", disable=None, dynamic_ncols=True, smoothing=0.0)
+
+    def look(working: Sequence[Task]) -> None:
+        count = sum(map(done, tasks))
+        bar.n = max(bar.n, count)
+        bar.set_description(", ".join(task.name for task in working)[:60], refresh=False)
+        bar.set_postfix_str(f"{len(finished)}/{len(tasks)} runs")
+        for task in tasks:
+            if task.name not in finished and task.finished:
+                finished.add(task.name)
+                if bar.disable:
+                    _say_left(
+                        task.name, len(finished), len(tasks), count - before, sum(lengths.values()) - count, started
+                    )
+
+    with contextlib.closing(bar):
+        yield look
+
+
+def _say_left(name: str, finished: int, runs: int, made: int, left: int, started: float) -> None:
+    minutes = (time.monotonic() - started) / max(made, 1) * left / 60
+    print(f"{name}: finished, {finished} of {runs} runs; about {minutes:.0f} minutes left", file=sys.stderr)
+
+
+def _iterations(task: TrainTask, training: Place) -> int:
+    config = task.planned.config
+    if config.train.iterations:
+        return config.train.iterations
+    source = training_source(training.data, training.version, training.split, config, Workers())
+    return num_iterations(config, sum(map(source.num_key_frames, source.scene_names)), 1)

@@ -1,0 +1,150 @@
+"""`syncl ablate` as a whole: every run once, nothing lost by a kill, nothing done twice, broken runs by name."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from nuscenes_fixture import write_tiny_nuscenes
+
+from syncl_core.cli import main
+from syncl_core.training.comparison.study import load_study
+from syncl_core.training.progress import read_log
+
+pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+pytest.importorskip("motmetrics", reason="motmetrics is not installed")
+
+_CONFIG = """
+name: tiny
+image: {height: 32, width: 64}
+model: {embed_dim: 16, num_queries: 8, num_layers: 1, num_heads: 2, ffn_dim: 16, reasoning_layers: 1, depth_bins: 4,
+  dropout: 0.0}
+track: {slots: 4}
+train: {clip_length: 2, iterations: 4, workers: 0, log_every: 1, save_every: 1, freeze_backbone: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny data set and a configuration."""
+    folder = tmp_path_factory.mktemp("ablate")
+    write_tiny_nuscenes(folder / "data", sweeps_between=0)
+    (folder / "tiny.yaml").write_text(_CONFIG)
+    return folder
+
+
+def _arguments(place: Path, out: str) -> list[str]:
+    data = ["--data", str(place / "data"), "--split", "tiny_val", "--eval-split", "tiny_val", "--device", "cpu"]
+    what = ["--tables", "4a/5", "--seeds", "2", "--jobs", "2"]
+    return ["ablate", str(place / "tiny.yaml"), *data, *what, "-o", str(place / out)]
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """A comparison of two rows with two seeds that nobody disturbed."""
+    assert main(_arguments(place, "whole")) == 0
+    return place / "whole"
+
+
+def _numbers(folder: Path) -> dict:
+    """results.json without what a clock or a scale said."""
+    results = json.loads((folder / "results.json").read_text())
+    for part in (*results["rows"].values(), *results["runs"]):
+        for name in ("measured", "cost", "version"):
+            part.pop(name, None)
+    return results
+
+
+def test_every_run_is_there_with_all_its_numbers(whole):
+    results = json.loads((whole / "results.json").read_text())
+    runs = {(run["row"], run["seed"]): run for run in results["runs"]}
+    assert runs.keys() == {(row, seed) for row in ("table4a/1", "table4a/5") for seed in (0, 1)}
+    assert not results["missing"] and len({run["digest"] for run in results["runs"]}) == 4
+    for (row, seed), run in runs.items():
+        folder = whole / row / f"seed-{seed}"
+        scores = json.loads((folder / "evaluations" / "iteration-0000004" / "scores.json").read_text())
+        assert run["scores"] == {name: None if math.isnan(value) else value for name, value in scores.items()}
+        assert {"amota", "amotp", "recall", "ids", "nds", "map"} <= scores.keys()
+        assert run["iterations"] == 4 and run["version"] and run["device"] and run["measured"]["step_seconds"] > 0
+        assert json.loads((folder / "settings.json").read_text())["train"]["seed"] == seed
+        assert bool(run["curves"]) == (row == "table4a/5")
+    # One seed: the same first weights and clips in both rows, so the baseline's own losses begin equal.
+    first = {key: read_log(whole / key[0] / f"seed-{key[1]}")[0] for key in runs}
+    for seed in (0, 1):
+        assert first["table4a/1", seed]["losses/class"] == first["table4a/5", seed]["losses/class"]
+    assert first["table4a/1", 0]["losses/class"] != first["table4a/1", 1]["losses/class"]
+    # What training needs is gone at inference, or makes no difference.
+    costs = {row: results["rows"][row]["cost"] for row in results["rows"]}
+    assert costs["table4a/5"]["inference_equal"] is True and costs["table4a/5"]["inference_frames"] == 4
+    assert "inference_equal" not in costs["table4a/1"]
+    for row in costs.values():
+        assert row["step_seconds"] > 0 and 0.2 < row["step_ratio"] < 5
+
+
+def test_again_does_nothing_twice(place, whole, capsys):
+    files = {
+        path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != "results.json" and path.is_file()
+    }
+    before = (whole / "results.json").read_text()
+    assert main(_arguments(place, "whole")) == 0
+    assert "4 runs -> " in capsys.readouterr().out and (whole / "results.json").read_text() == before
+    changed = {path.name for path, at in files.items() if path.stat().st_mtime_ns != at}
+    assert changed <= {"results.json", "results.md", "study.json", ".lock"}
+    page = (whole / "results.md").read_text()
+    (whole / "results.md").unlink()
+    assert main(["ablate", "--report", str(whole)]) == 0 and (whole / "results.md").read_text() == page
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """Runs that have a snapshot but no result."""
+    return [path.parent for path in folder.rglob("last.pt") if not (path.parent / "result.json").exists()]
+
+
+def test_killed_and_called_again_gives_equal_results(place, whole):
+    """kill -9 for the command and one of its runs; the other run has lost its owner, saves and stops by itself."""
+    code = "import sys; from syncl_core.cli import main; main(sys.argv[1:])"
+    arguments = [*_arguments(place, "killed"), "--no-costs"]
+    root = Path(__file__).parents[2]
+    command = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, cwd=root)
+    folder, deadline = place / "killed", time.monotonic() + 100
+    while not _unfinished(folder) and command.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    caught = _unfinished(folder)
+    os.kill(command.pid, signal.SIGKILL)
+    assert caught, command.stderr.read().decode()
+    os.kill(int((caught[0] / ".lock").read_text()), signal.SIGKILL)
+    command.wait()
+    assert not (caught[0] / "result.json").exists() and not (folder / "results.json").exists()
+    assert main(arguments) == 0
+    assert _numbers(folder) == _numbers(whole)
+    assert [row["iteration"] for row in read_log(caught[0])] == list(range(1, 5))
+
+
+def test_a_broken_run_is_named_and_the_others_stand(place, whole, capsys):
+    numbers, run = _numbers(whole), whole / "table4a" / "5" / "seed-1"
+    (run / "result.json").unlink()
+    snapshot = (run / "last.pt").read_bytes()
+    (run / "last.pt").write_bytes(snapshot[:1000])
+    assert main(_arguments(place, "whole")) == 2
+    reason = f"{run / 'last.pt'}: truncated or not a snapshot"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"syncl: error: table4a/5, seed 1: {reason}")
+    page, results = (whole / "results.md").read_text(), _numbers(whole)
+    assert f"- table4a/5, seed 1: {reason}" in page and results["missing"].keys() == {"table4a/5, seed 1"}
+    assert results["rows"]["table4a/5"]["seeds"] == [0] and results["rows"]["table4a/1"] == numbers["rows"]["table4a/1"]
+    (run / "last.pt").write_bytes(snapshot)
+    assert main(_arguments(place, "whole")) == 0
+    assert _numbers(whole) == numbers and not (run / "error.txt").exists()
+
+
+def test_another_configuration_needs_another_folder(place, whole, capsys):
+    assert main([*_arguments(place, "whole"), "--set", "train.learning_rate=0.5"]) == 2
+    expected = (
+        f"{whole / 'table4a/1/seed-0'}: holds another run, train.learning_rate: was 0.0002, is 0.5; choose another -o"
+    )
+    assert capsys.readouterr().err == f"syncl: error: {expected}\n"
+    assert load_study(whole).config.train.learning_rate == 0.0002

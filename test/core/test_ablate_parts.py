@@ -1,0 +1,273 @@
+"""The parts of `syncl ablate`: rows and digests, means by hand, one line for every mistake, processes, clocks."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_fixture import ToySource, toy_config
+
+from syncl_core.cli import main
+from syncl_core.config import SynclConfig, config_to_dict, load_config, with_values
+from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.errors import InputError
+from syncl_core.frames import make_frame
+from syncl_core.tracking.build import build_tracker
+from syncl_core.training.ablations import ABLATIONS
+from syncl_core.training.comparison import cost, crew
+from syncl_core.training.comparison.page import direction, sparkline
+from syncl_core.training.comparison.study import Place, Study, choose_rows, load_study, planned, run_of, save_study
+from syncl_core.training.distributed import Workers
+from syncl_core.training.run import make_run
+
+CONFIGS = Path(__file__).parents[2] / "config"
+
+
+_BY_HAND = {  # (row, seed): AMOTA, AMOTP, NDS
+    ("table4a/1", 0): (0.40, 1.3, 0.5),
+    ("table4a/1", 1): (0.44, 1.5, 0.5),
+    ("table4a/1", 2): (0.42, 1.4, 0.5),
+    ("table4a/5", 0): (0.45, 1.2, 0.4),
+    ("table4a/5", 1): (0.47, 1.6, 0.4),
+    ("table4a/5", 2): (0.46, 1.3, None),
+}
+
+
+def test_means_and_spreads_by_hand(tmp_path, capsys):
+    study = Study(
+        **dict(config=SynclConfig(), rows=choose_rows("4a/5,4b/gmm"), seeds=(0, 1, 2)),
+        **dict(training=Place(data="world"), evaluation=Place(data="world")),
+    )
+    save_study(tmp_path, study)
+    assert load_study(tmp_path) == study
+    for run in planned(study):
+        amota, amotp, nds = _BY_HAND[run.row, run.seed]
+        scores = {"amota": amota, "amotp": amotp, "recall": 0.5, "ids": 7.0, "nds": nds, "map": 0.3}
+        folder = tmp_path / run.folder
+        folder.mkdir(parents=True)
+        values = {"row": run.row, "seed": run.seed, "digest": run.digest, "version": "v", "device": "d"}
+        (folder / "result.json").write_text(json.dumps(values | {"iterations": 5, "scores": scores}))
+        rows = [{"iteration": i, "stats/delta": [8.0, 4.0, 1.0][i] + run.seed} for i in range(3)]
+        (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["ablate", "--report", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    row = results["rows"]["table4a/5"]
+    assert row["metrics"]["amota"] == pytest.approx({"mean": 0.46, "std": 0.01, "count": 3})
+    assert row["metrics"]["nds"] == {"mean": 0.4, "std": 0.0, "count": 2}
+    # Paired by seed: +5, +3, +4 percent, and -0.1, +0.1, -0.1 metres.
+    assert row["differences"]["amota"] == pytest.approx({"mean": 0.04, "std": 0.01, "count": 3})
+    assert row["differences"]["amotp"]["mean"] == pytest.approx(-0.1 / 3)
+    assert row["differences"]["amotp"]["std"] == pytest.approx(math.sqrt(((0.2 / 3) ** 2 * 2 + (0.4 / 3) ** 2) / 2))
+    assert row["differences"]["nds"]["count"] == 2
+    page = (tmp_path / "results.md").read_text()
+    assert "| table4a/1 | baseline | 3 | 42.0 +- 2.0 | 1.400 +- 0.100 | 50.0 +- 0.0 | 7.0 +- 0.0 |" in page
+    assert "| 44.7 (+3.9) | +4.0 +- 1.0 | same | 1.262 (-0.081) | -0.033 +- 0.115 | unclear |" in page
+    assert "49.7 (+2.0) | -10.0 +- 0.0 | opposite |" in page
+    assert "table4b/gmm" in page  # shares its runs with table4a/5
+    assert results["rows"]["table4b/gmm"]["metrics"] == row["metrics"] and len(results["runs"]) == 6
+    assert "| `\u2588\u2584\u2581` | 9 to 2 |" in page
+
+
+def test_rows_that_are_one_network_share_their_runs():
+    study = Study(
+        **dict(config=SynclConfig(), rows=choose_rows("4a,4b,5"), seeds=(4, 5, 6)),
+        **dict(training=Place(data="world"), evaluation=Place(data="world")),
+    )
+    assert len(study.rows) == 14 and study.rows[0] == "table4a/1"
+    runs = list(planned(study))
+    assert len(runs) == 33 and len({run.digest for run in runs}) == 33 and {run.seed for run in runs[:11]} == {4}
+    shared = {"table5/1": "table4a/1", "table5/5": "table4a/5", "table4b/gmm": "table4a/5"}
+    for row in study.rows:
+        run = run_of(study, row, 5)
+        assert run.row == shared.get(row, row) and run.config.train.seed == 5
+        assert with_values(run.config, ABLATIONS[row].values) == run.config
+    # The digest knows the data and the start, but not what does not touch numbers.
+    same = dataclasses.replace(study, config=with_values(study.config, {"train": {"workers": 9, "save_every": 7}}))
+    other = [
+        dataclasses.replace(study, start_digest="x"),
+        dataclasses.replace(study, evaluation=Place(data="world", scenes=3)),
+        dataclasses.replace(study, config=with_values(study.config, {"train": {"batch_size": 2}})),
+    ]
+    digests = [run_of(s, "table5/2", 4).digest for s in (study, same, *other)]
+    assert digests[0] == digests[1] and len(set(digests)) == 4
+
+
+def test_first_weights_and_clips_are_alike_in_all_rows(tmp_path):
+    """Whatever a strategy draws for its own parameters."""
+    base = toy_config(spread_start=True)
+    configs = [with_values(base, ABLATIONS[row].values) for row in choose_rows("4a,5/2")]
+    trackers = [make_run(config, tmp_path, Workers(), 1).model.tracker.state_dict() for config in configs]
+    clips = [ClipDataset(ToySource(), config)[3] for config in configs]
+    for tracker, clip in zip(trackers[1:], clips[1:], strict=True):
+        assert tracker.keys() == trackers[0].keys() and clip.names == clips[0].names
+        assert all(torch.equal(value, trackers[0][name]) for name, value in tracker.items())
+        assert torch.equal(clip.frames[0].images, clips[0].frames[0].images)
+
+
+def test_rows_nobody_asked_for_need_not_fit():
+    """Table 8's StreamPETR cannot have a neutral start."""
+    config = with_values(SynclConfig(), {"model": {"neutral_start": True}})
+    with pytest.raises(InputError, match="neutral_start"):
+        with_values(config, ABLATIONS["table8/4"].values)
+    study = Study(
+        **dict(config=config, rows=choose_rows("4a/1"), seeds=(0,)),
+        **dict(training=Place(data="world"), evaluation=Place(data="world")),
+    )
+    assert [run.row for run in planned(study)] == ["table4a/1"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "syncl ablate needs CONFIG and -o OUT, or --report OUT"),
+        (["{config}"], "syncl ablate needs CONFIG and -o OUT"),
+        (["{config}", "-o", "{out}", "--tables", "9"], "--tables 9: unknown; tables: 4a, 4b, 5"),
+        (["{config}", "-o", "{out}", "--tables", "4a/9"], "--tables 4a/9: unknown"),
+        (["{config}", "-o", "{out}", "--seeds", "0"], "--seeds: expected 1 or more, got 0"),
+        (["{config}", "-o", "{out}", "--jobs", "0"], "--jobs: expected 1 or more, got 0"),
+        (["{config}", "-o", "{out}", "--init", "/no.safetensors"], "/no.safetensors: cannot read the weights"),
+        (["{config}", "-o", "{out}", "--set", "model.framework=none"], "{config}: model.framework: none has no tracks"),
+        (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
+        (["{config}", "-o", "{out}", "--data", "/d", "--train-scenes", "3"], "--train-scenes: only the world is drawn"),
+        (["--report", "{out}"], "{out}/study.json: no such file"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
+    known = {"config": CONFIGS / "ablation_cpu.yaml", "out": tmp_path / "out"}
+    assert main(["ablate", *(a.format(**known) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"syncl: error: {message.format(**known)}") and error.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_list_says_what_would_be_trained(capsys):
+    assert main(["ablate", str(CONFIGS / "ablation_cpu.yaml"), "--list", "--seeds", "3"]) == 0
+    text = capsys.readouterr().out
+    assert text.endswith("33 runs: seeds 0, 1, 2\n") and "table4b/gmm       table4a/5" in text
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu"])
+def test_presets_start_from_their_detector(name, capsys):
+    files = [str(CONFIGS / f"ablation_{name}{part}.yaml") for part in ("", "_detector")]
+    assert main(["ablate", files[0], "--init", files[1], "--list"]) == 0
+    assert f"the detector ablation_{name}_detector, then 33 runs" in capsys.readouterr().out
+    tracker, detector = (config_to_dict(load_config(file)) for file in files)
+    assert tracker["image"] == detector["image"] and tracker["classes"] == detector["classes"]
+    assert tracker["model"] | {"framework": "none"} == detector["model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Errand:
+    """A task without a network."""
+
+    name: str
+    folder: Path
+    what: str
+
+    def run(self, device: str) -> bool:
+        (self.folder / "began").write_text(device)
+        if self.what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.what == "fail":
+            raise ValueError("two\nlines")
+        if self.what == "refuse":
+            raise InputError("not with me")
+        if self.what == "wait":
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                (self.folder / "saved").write_text("")
+                return False
+        return self.what != "stop"
+
+
+def test_a_crew_says_why_somebody_broke(tmp_path):
+    errands = [_Errand(what, tmp_path / what, what) for what in ("die", "fail", "refuse", "stop", "succeed")]
+    broken = crew.conduct(errands, 2, "device {}".format)
+    assert broken == {
+        "die": "was ended by signal 9; did the memory run out?",
+        "fail": f"ValueError: two lines; see {tmp_path / 'fail' / 'run.log'}",
+        "refuse": "not with me",
+        "stop": "was stopped from outside; start again to go on",
+    }
+    assert "Traceback" in (tmp_path / "fail" / "run.log").read_text()
+    assert {(tmp_path / e.name / "began").read_text() for e in errands} <= {"device 0", "device 1"}
+    assert {name: (tmp_path / name / "error.txt").read_text().strip() for name in broken} == broken
+
+
+def test_an_interrupted_crew_saves_and_stops(tmp_path):
+    errands = [_Errand(f"{i}", tmp_path / f"{i}", "wait") for i in range(3)]
+
+    def look(working):
+        if len(working) == 2 and all((errand.folder / "began").exists() for errand in working):
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        crew.conduct(errands, 2, lambda _: "", look)
+    assert time.monotonic() - started < 40
+    assert [(tmp_path / f"{i}" / "saved").exists() for i in range(3)] == [True, True, False]
+
+
+def test_a_folder_has_one_command_at_a_time(tmp_path):
+    with crew.locked(tmp_path), pytest.raises(InputError, match="another syncl ablate is at work here"):
+        with crew.locked(tmp_path):
+            pytest.fail("both have it")
+    with crew.locked(tmp_path):
+        pass
+
+
+def test_step_times_take_turns_on_the_same_clips(tmp_path, monkeypatch):
+    """A clock that says: the row takes three times as long."""
+    config, calls, now = toy_config(syncl=False), [], [0.0]
+    clips = [collate([ClipDataset(ToySource(), config)[i]]) for i in range(2)]
+    row, baseline = (make_run(config, tmp_path, Workers(), 1) for _ in range(2))
+
+    def optimise(run, clip, iteration):
+        calls.append((run is row, clip is clips[iteration % 2], iteration))
+        now[0] += 0.3 if run is row else 0.1
+
+    monkeypatch.setattr(cost, "optimise", optimise)
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    times = cost.step_times(row, baseline, clips)
+    assert times["step_seconds"] == pytest.approx(0.3) and times["baseline_step_seconds"] == pytest.approx(0.1)
+    assert times["step_ratio"] == pytest.approx(3.0) and times["step_ratio_spread"] == pytest.approx(0.0, abs=1e-9)
+    assert all(same for _, same, _ in calls) and len(calls) == 28
+    assert [c[0] for c in calls[:4]] == [False, True, True, False]
+
+
+def test_inference_is_compared_bit_for_bit():
+    config, source = toy_config(), ToySource()
+    frames = [make_frame(source.frame_set("toy-0", i), config.image) for i in range(4)]
+    trackers = [build_tracker(config) for _ in range(2)]
+    for tracker in trackers:
+        tracker.STReasoner.track_cls[-1].bias.data += 4.0  # rows become tracks
+    assert cost.inference_times(*trackers, frames)["inference_equal"] is True
+    with torch.no_grad():
+        trackers[1].STReasoner.track_reg[-1].bias[0] += 1e-6
+    assert cost.inference_times(*trackers, frames)["inference_equal"] is False
+
+
+def test_peak_memory_begins_anew():
+    before = cost._reset_peak(torch.device("cpu"))
+    if not before:
+        pytest.skip("this system does not tell a process's memory")
+    torch.ones(16 * 2**20)  # 64 MiB, given back at once
+    assert cost._peak(torch.device("cpu")) - before > 60 * 2**20
+    assert cost._peak(torch.device("cpu")) - cost._reset_peak(torch.device("cpu")) > 50 * 2**20
+    assert cost._peak(torch.device("cpu")) - cost._reset_peak(torch.device("cpu")) < 10 * 2**20
+
+
+def test_sparklines_and_directions():
+    assert sparkline([]) == "" and sparkline([5.0, 5.0]) == "\u2581\u2581"
+    assert sparkline([0.0, 7.0, 3.0]) == "\u2581\u2588\u2584" and len(sparkline(list(range(1000)))) == 24
+    assert sparkline([0.0, 2.0, 8.0, 6.0], columns=2) == "\u2581\u2588"
+    spread = {"mean": -0.2, "std": 0.1, "count": 3}
+    assert [direction(x, spread) for x in (-1.0, 1.0)] == ["same", "opposite"]
+    assert direction(1.0, spread | {"std": 0.2}) == direction(1.0, spread | {"std": None}) == "unclear"
+    assert direction(1.0, {"mean": None, "std": None, "count": 0}) == "-"
