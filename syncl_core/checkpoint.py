@@ -110,6 +110,8 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
 
     Without a checkpoint the weights are untrained, the same for the same seed. Raises InputError naming the culprit.
     """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed {seed}: expected a number from 0 to 2^63 - 1")
     try:
         torch.zeros(1, device=device).cpu()  # the meta device makes tensors, but holds nothing
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
@@ -134,7 +136,10 @@ def _write(
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; save_file would leave 0600
         save_file(tensors, temporary, metadata=metadata)
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):

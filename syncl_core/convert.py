@@ -57,7 +57,7 @@ def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Convert
     expected = network.state_dict()
 
     renamed, dropped = _rename_all(tensors, source, expected)
-    converted = {name: value.float() if value.is_floating_point() else value for name, value in renamed.items()}
+    converted = {name: value.long() if name.endswith(_COUNTER) else value.float() for name, value in renamed.items()}
     check_tensors(converted, expected)
     aliases = shared_names(network)
     converted = _add_counters(_merge_copies(converted, aliases), expected)

@@ -71,10 +71,12 @@ def shared_names(network: nn.Module) -> dict[str, str]:
 
 
 def check_tensors(tensors: Tensors, expected: Tensors) -> None:
-    """Raises InputError naming a tensor of another shape than its namesake in `expected`, or with NaN or infinity."""
+    """Raises InputError naming a tensor of another shape or kind than its namesake in `expected`, or not finite."""
     for name, value in tensors.items():
         if value.shape != expected[name].shape:
             raise InputError(f"{name} has shape {list(value.shape)}, the network needs {list(expected[name].shape)}")
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise InputError(f"{name} holds {value.dtype}, the network needs {expected[name].dtype}")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{name} holds NaN or infinite weights")
 

@@ -8,7 +8,6 @@ decoding, scaling and publishing. Set-complete-to-published and oldest-stamp-to-
 import argparse
 import os
 import re
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from rclpy.node import Node
 
 from syncl_core.errors import InputError
 from syncl_ros import process, resources
-from syncl_ros.listener import Listener, spinning, tracker_process, wait_until
+from syncl_ros.listener import Listener, log_folder, spinning, tracker_process, wait_until
 from syncl_ros.node import TrackerNode, spin
 from syncl_ros.still_tracker import load_still_tracker
 from syncl_ros.synthetic_rig import SyntheticRig, noise_jpeg, pinhole
@@ -104,8 +103,8 @@ def _run(args: argparse.Namespace, stop: threading.Event) -> None:
             "a rate within 0.1 and 100, seconds within 0.5 and 3600"
         )
     width, height = map(int, size.groups())
-    with tempfile.TemporaryDirectory(prefix="bench_node_") as folder:
-        figures = measure(args.seconds, args.rate, width, height, args.domain, Path(folder))
+    with log_folder("bench_node") as folder:
+        figures = measure(args.seconds, args.rate, width, height, args.domain, folder)
     print(report(figures, width, height, args.rate))
 
 

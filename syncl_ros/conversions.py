@@ -36,6 +36,11 @@ def reliable(depth: int) -> QoSProfile:
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def lossless() -> QoSProfile:
+    """Nothing is lost: where a queue is full, the publisher waits or is refused. The depth means nothing here."""
+    return QoSProfile(history=HistoryPolicy.KEEP_ALL, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
 def latched(depth: int = 1) -> QoSProfile:
     """As /tf_static: who subscribes later gets the last `depth` messages too."""
     profile = reliable(depth)

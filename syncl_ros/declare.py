@@ -13,7 +13,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from syncl_core.config import SynclConfig, check_config
+from syncl_core.config import SyncConfig, SynclConfig, check_config
 from syncl_core.errors import InputError
 from syncl_core.io.markers import MarkerOptions
 from syncl_core.io.topics import frame_of
@@ -31,6 +31,7 @@ class Parameters:
         self._node = node
         self._specs: dict[str, Spec] = {}
         self._vehicle: dict[str, object] = {}
+        self._config: SynclConfig | None = None  # of the tracker, once it is known
         self._reject_unknown_names()
         node.add_on_set_parameters_callback(self._check_change)
         vehicle, *others = params.specs_of(NodeParams)
@@ -40,7 +41,6 @@ class Parameters:
         for spec in (*params.specs_of(LiveParams), *params.marker_specs()):
             self._declare(spec)
         _check_node(self.node)
-        self._classes: tuple[str, ...] = ()
 
     def configure(self, config: SynclConfig) -> tuple[SynclConfig, dict[str, CameraParams]]:
         """Declare what depends on the tracker. Returns its configuration with `sync.*` replaced, and each camera's own.
@@ -52,13 +52,14 @@ class Parameters:
         sync = dataclasses.replace(config.sync, **{name.removeprefix("sync."): v for name, v in values.items()})
         offsets = config.rig.stamp_offsets or (0.0,) * len(config.rig.cameras)
         cameras = {c: self._declare_camera(c, offset) for c, offset in zip(config.rig.cameras, offsets, strict=True)}
-        self._classes = config.tracking_classes
-        for label in self._classes:
+        for label in config.tracking_classes:
             self._declare(params.class_spec(label))
         offsets = tuple(cameras[camera].stamp_offset for camera in config.rig.cameras)
         rig = dataclasses.replace(config.rig, stamp_offsets=offsets, rectify=self.node.rectify or config.rig.rectify)
         config = dataclasses.replace(config, sync=sync, rig=rig)
         check_config(config)
+        chosen_classes(self._value("classes"), config.tracking_classes)
+        self._config = config
         return config, cameras
 
     def _declare_camera(self, camera: str, stamp_offset: float) -> CameraParams:
@@ -70,11 +71,20 @@ class Parameters:
     def live(self) -> Live:
         """The live parameters as they are now. Any thread may ask."""
         markers = {s.name.removeprefix("markers."): self._value(s.name) for s in params.marker_specs()}
+        values = _filled(LiveParams, {s.name: self._value(s.name) for s in params.specs_of(LiveParams)})
+        tracked = self._config.tracking_classes
         return Live(
-            params=_filled(LiveParams, {s.name: self._value(s.name) for s in params.specs_of(LiveParams)}),
+            params=values,
             markers=MarkerOptions(**{**markers, "color": tuple(markers["color"])}),
-            class_thresholds={c: self._value(params.class_spec(c).name) for c in self._classes},
+            sync=self.live_sync(),
+            classes=chosen_classes(values.classes, tracked),
+            class_thresholds={c: self._value(params.class_spec(c).name) for c in tracked},
         )
+
+    def live_sync(self) -> SyncConfig:
+        """How images become sets, with the live parameters as they are now. Not before `configure`."""
+        now = {name: self._value(f"sync.{name}") for name in params.LIVE_SYNC}
+        return dataclasses.replace(self._config.sync, **now)
 
     def _value(self, name: str):
         return self._node.get_parameter(name).value
@@ -125,7 +135,30 @@ class Parameters:
             spec = self._specs.get(change.name)
             if spec and (reason := _refusal(spec, change.value)):
                 return SetParametersResult(successful=False, reason=f"parameter {change.name}: {reason}")
+        try:
+            self._check_together({change.name: change.value for change in changes})
+        except InputError as error:
+            return SetParametersResult(successful=False, reason=f"parameter {error}")
         return SetParametersResult(successful=True)
+
+    def _check_together(self, changes: dict[str, object]) -> None:
+        """What only the tracker's configuration can tell. Raises InputError naming the parameter."""
+        if self._config is None:
+            return
+        sync = {name: changes[f"sync.{name}"] for name in params.LIVE_SYNC if f"sync.{name}" in changes}
+        if sync:
+            check_config(dataclasses.replace(self._config, sync=dataclasses.replace(self._config.sync, **sync)))
+        if "classes" in changes:
+            chosen_classes(changes["classes"], self._config.tracking_classes)
+
+
+def chosen_classes(text: str, known: tuple[str, ...]) -> frozenset[str]:
+    """The classes that the parameter names, all if it names none. Raises InputError for one that is not tracked."""
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    for name in sorted(names):
+        if name not in known:
+            raise InputError(f"classes: no class {name!r} is tracked; {_hint(name, list(known))}")
+    return names or frozenset(known)
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:

@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import os
 import shlex
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ from syncl_core.data.nuscenes import NuScenesScenes
 from syncl_core.errors import InputError
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.bag_reader import BagReader
-from syncl_core.io.files import make_folder, write_text
+from syncl_core.io.files import write_text
 from syncl_core.io.scene_to_bag import write_scene_bag
 from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
 from syncl_core.io.track_bag import MARKERS_TOPIC, TRACKS_TOPIC
@@ -34,6 +34,7 @@ from syncl_core.view.png import write_png
 from syncl_core.view.recording import open_recording
 from syncl_core.view.replay import render_sets
 from syncl_core.view.video import write_video
+from syncl_ros.children import child_process, folder_taken, wait_for_recorder
 from syncl_ros.environment import ros_environment, share_file
 
 UNTRAINED = "UNTRAINED WEIGHTS: boxes mean nothing"
@@ -72,10 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the synthetic scene (default: 8)")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder for the results")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(args)
     except InputError as error:
         print(f"demo: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a name that is too long, a disk that fails
+        print(f"demo: error: {error.filename or args.output}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
@@ -88,7 +94,11 @@ def run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     config = Path(args.config) if args.config else share_file("config/petr_tiny_128x320.yaml")
     load_config(config)
-    _take_folder(args.output)
+    with folder_taken(args.output):
+        _make(args, config, started)
+
+
+def _make(args: argparse.Namespace, config: Path, started: float) -> None:
     _say(1, f"scene: {args.data or 'a synthetic one'}")
     data = NuScenesScenes(args.data or _synthetic_scene(args.output, args.seconds))
     demo = Demo(data, args.scene or _first_scene(data), config, args.checkpoint, args.output)
@@ -101,15 +111,6 @@ def run(args: argparse.Namespace) -> None:
     _say(5, "picture and video")
     _draw(demo, object_sets)
     _summary(demo, len(object_sets), table, time.monotonic() - started)
-
-
-def _take_folder(output: Path) -> None:
-    """A demo replaces what an earlier demo left, and nothing else."""
-    marker = output / ".made-by-demo"
-    if output.is_dir() and any(output.iterdir()) and not marker.exists():
-        raise InputError(f"{output}: holds other files; choose another folder (-o) for the demo")
-    make_folder(output / "log")
-    marker.touch()
 
 
 def _say(number: int, text: str) -> None:
@@ -145,51 +146,17 @@ def _replay(demo: Demo) -> None:
             *("-p", f"config:={demo.config}", *checkpoint),
         ],
         "recorder": [
-            *("-o", str(demo.result), "--overwrite", "--until", "/tracker/finished", "--topics", *topics),
+            *("-o", str(demo.result), "--overwrite", "--whole", "--until", "/tracker/finished", "--topics", *topics),
             *("--ros-args", "-p", "use_sim_time:=true"),  # log times as in the scene's bag
         ],
         "player": [str(demo.bag), "--clock", "100", "--wait-for", "/tracker/ready", "/recorder/ready"],
     }
     with contextlib.ExitStack() as stack:
         running = {
-            name: stack.enter_context(_process(name, arguments, environment, log / f"{name}.log"))
+            name: stack.enter_context(child_process(name, arguments, environment, log / f"{name}.log"))
             for name, arguments in commands.items()
         }
-        _wait(running, log)
-
-
-@contextlib.contextmanager
-def _process(name: str, arguments: list[str], environment: dict, log: Path) -> Iterator[subprocess.Popen]:
-    with open(log, "w") as output:
-        command = [sys.executable, "-m", f"syncl_ros.{'node' if name == 'tracker' else name}", *arguments]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def _wait(running: dict[str, subprocess.Popen], log: Path, timeout_s: float = 600.0) -> None:
-    """Until the recorder has everything; a process that fails before ends the wait."""
-    started = time.monotonic()
-    bar = tqdm(bar_format="{desc}: {elapsed}", desc="replaying in real time", disable=None)
-    while running["recorder"].poll() is None:
-        for name, process in running.items():
-            if process.poll() not in (None, 0):
-                raise InputError(f"{name} failed: {_last_line(log / f'{name}.log')}")
-        if time.monotonic() - started > timeout_s:
-            raise InputError(f"no end after {timeout_s:.0f} s; see {log}")
-        bar.update(time.monotonic() - started - bar.n)
-        time.sleep(0.1)
-    bar.close()
-    if running["recorder"].returncode:
-        raise InputError(f"recorder failed: {_last_line(log / 'recorder.log')}")
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"{lines[-1] if lines else 'it said nothing'} (see {log})"
+        wait_for_recorder(running, log)
 
 
 def _evaluate(demo: Demo) -> tuple[list[ObjectSet], str]:

@@ -121,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
+    if not 0.1 <= seconds <= 3600:
+        raise InputError(f"--seconds {seconds:g}: expected 0.1 to 3600")
     ears = Ears()
     executor = SingleThreadedExecutor()
     executor.add_node(ears)

@@ -1,5 +1,6 @@
 """Frame sets -> tracks -> topics, in the inference thread: the model, its memory, and what became of every set."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from syncl_core.errors import DeviceError, InputError
 from syncl_core.frames import make_frame
 from syncl_core.runtime.problems import Problem, ProblemLog
 from syncl_core.runtime.session import TrackerSession
+from syncl_core.runtime.transform_tree import TransformLookupError
 from syncl_core.tensors import Frame
 from syncl_core.tracking.base import Tracker
-from syncl_core.types import FrameSet, StepReport
+from syncl_core.types import FrameSet, ObjectSet, StepReport
 from syncl_ros.outputs import Outputs
 from syncl_ros.params import Live, NodeParams
+
+Place = Callable[[ObjectSet], ObjectSet]  # into the output frame; raises TransformLookupError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,14 @@ class Job:
 
     t_ns: int
     closed_s: float  # steady time at which the set was complete
-    frame_set: FrameSet | None = None  # None = predict the objects to t_ns: there is no usable set
+    frame_set: FrameSet | None = None  # None = predict the objects to t_ns
+    between: bool = False  # a prediction between two sets, as publish_rate asks for; else there is no usable set
+
+    @property
+    def nbytes(self) -> int:
+        """What the images of the set weigh as they came off the wire."""
+        views = self.frame_set.views if self.frame_set else ()
+        return sum(memoryview(view.image.data).nbytes for view in views if view is not None)
 
 
 @dataclass(slots=True)
@@ -43,7 +54,8 @@ class Record:
     spread_ms: float = 0.0  # newest minus oldest image of the last set
     period_s: float | None = None  # between the last two sets, by their stamps
     latency_ms: float | None = None  # from the newest image to the message
-    published_s: float | None = None  # steady time of the last message
+    published_s: float | None = None  # steady time of the last message, those between two sets left out
+    predicted_s: float = 0.0  # steady time of the last message between two sets
     closed_s: float = 0.0  # steady time at which the last processed set was complete
     delayed_since_s: float | None = None  # steady time of the first of the sets that are late in a row
     last_t_ns: int | None = None
@@ -62,6 +74,7 @@ class Engine:
         self._node = node
         self._outputs = outputs
         self._coasting = params.coasting
+        self._scores = np.zeros(0)  # of the last set's objects
         self._session = TrackerSession(tracker.step, tracker.init_state, config, params.device)
         self._problems = ProblemLog()
         self._lock = threading.Lock()
@@ -71,12 +84,13 @@ class Engine:
     def session(self) -> str:
         return self._session.session
 
-    def process(self, job: Job, live: Callable[[], Live]) -> None:
+    def process(self, job: Job, live: Callable[[], Live], place: Place) -> None:
         """One set, or one prediction. An unusable set is a counted problem; DeviceError comes through."""
         with self._lock:
-            started_s = time.monotonic()
+            started_s, values = time.monotonic(), live()
+            self._session.min_cameras = values.sync.min_cameras
             if job.frame_set is None:
-                self._coast(job, live())
+                self._predict(job, values, place)
                 return
             try:
                 report = self._session.process(job.frame_set)
@@ -85,16 +99,18 @@ class Engine:
             except InputError as error:
                 self._problems.add("rejected_set", str(error))
                 self._node.get_logger().warning(f"set rejected: {error}", throttle_duration_sec=5.0)
-                self._coast(job, live())
+                self._predict(job, values, place)
                 return
             self._announce(report)
+            self._scores = report.objects.scores
             stepped_s = time.monotonic()
-            values = live()
-            objects = self._outputs.publish(report.objects, values)
+            placed = self._placed(report.objects, place)
+            objects = self._outputs.publish(report.objects, placed, values) if placed is not None else report.objects
             self._note(job, report, started_s, stepped_s, values)
             self.record.tracks = len(objects)
             self._outputs.publish_latencies(self.record.milliseconds)
-            self._outputs.publish_detections(report.objects)
+            if placed is not None:
+                self._outputs.publish_detections(placed)
             self._outputs.publish_pictures(job.frame_set, objects)
 
     def reset(self, reason: str) -> str:
@@ -128,11 +144,25 @@ class Engine:
             self.record.resets = {**resets, report.reset_reason: resets.get(report.reset_reason, 0) + 1}
             self._node.get_logger().info(f"session {report.session} begins ({report.reset_reason})")
 
-    def _coast(self, job: Job, live: Live) -> None:
-        objects = self._session.coast(job.t_ns) if self._coasting else None
-        if objects is None:
+    def _placed(self, objects: ObjectSet, place: Place) -> ObjectSet | None:
+        """The objects in the output frame; None, and a problem with a name, if that is not known."""
+        try:
+            return place(objects)
+        except TransformLookupError as error:
+            self._problems.add("missing_output_transform", f"output_frame: {error}")
+            return None
+
+    def _predict(self, job: Job, live: Live, place: Place) -> None:
+        objects = self._session.coast(job.t_ns) if self._coasting or job.between else None
+        placed = None if objects is None else self._placed(objects, place)
+        if placed is None:
             return
-        self.record.tracks = len(self._outputs.publish(objects, live))
+        if job.between:  # with the scores of the set: nothing was missed, and no track may flicker at a threshold
+            objects, placed = (dataclasses.replace(one, scores=self._scores) for one in (objects, placed))
+            self._outputs.publish(objects, placed, live)
+            self.record.predicted_s = time.monotonic()
+            return
+        self.record.tracks = len(self._outputs.publish(objects, placed, live))
         self.record.coasted += 1
         self.record.coasting, self.record.published_s = True, time.monotonic()
 
@@ -145,7 +175,7 @@ class Engine:
         record.milliseconds = {f"processing_time/{stage}_ms": 1e3 * s for stage, s in seconds.items()}
         record.milliseconds["pipeline_latency_ms"] = max(0.0, (now_ns - min(stamps)) * 1e-6)
         if record.published_s is not None:
-            record.milliseconds["cyclic_time_ms"] = 1e3 * (now_s - record.published_s)
+            record.milliseconds["cyclic_time_ms"] = 1e3 * (now_s - max(record.published_s, record.predicted_s))
         record.latency_ms = max(0.0, (now_ns - max(stamps)) * 1e-6)  # a bag that starts again is not from the future
         record.spread_ms = (max(stamps) - min(stamps)) * 1e-6
         late = 1e3 * seconds["total"] > live.params.max_processing_ms

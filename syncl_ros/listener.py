@@ -1,8 +1,10 @@
 """A node process under observation: its tracks, diagnostics and latencies, received in the calling process."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +52,14 @@ class Listener(Node):
     def count(self, key: str) -> int:
         """A number of the diagnostics; 0 = not said yet."""
         return int(float(self.values.get(key, 0)))
+
+
+@contextlib.contextmanager
+def log_folder(name: str) -> Iterator[Path]:
+    """A temporary folder, which stays after an error: the message points to what lies there."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}_"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from syncl_core.checkpoint import load_tracker
 from syncl_core.errors import DeviceError, InputError
 from syncl_core.runtime.problems import Problem
 from syncl_core.tracking.base import Tracker
-from syncl_ros import conversions, health, params, process
+from syncl_ros import conversions, health, process, reference
 from syncl_ros.declare import Parameters
 from syncl_ros.diagnostics import Diagnostics, file_name_and_hash
 from syncl_ros.engine import Engine
@@ -52,6 +52,7 @@ class TrackerNode(LifecycleNode):
         self._outputs = Outputs(self, self._params)
         self._ready = self.create_publisher(Bool, "~/ready", conversions.latched())
         self._finished = self.create_publisher(Bool, "~/finished", conversions.latched())
+        self._hold = self.create_publisher(Bool, "~/hold", conversions.latched())
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(SetBool, "~/set_enabled", self._set_enabled)
         self._diagnostics = Diagnostics(self, self._params.diagnostics_period, self._problems, self._statuses)
@@ -135,8 +136,10 @@ class TrackerNode(LifecycleNode):
             self._camera_params,
             self._engine,
             self._settings.live,
+            self._settings.live_sync,
             on_error=self._stop_inference,
             on_played=self._announce_played,
+            on_crowded=lambda crowded: self._hold.publish(Bool(data=crowded)),
         )
         self._pipeline.enabled = self._enabled
         gc.freeze()  # the model's objects live as long as the node: no collection need walk them
@@ -147,6 +150,7 @@ class TrackerNode(LifecycleNode):
         if self._pipeline is None:
             return
         self._ready.publish(Bool(data=False))
+        self._hold.publish(Bool(data=False))
         self._pipeline.close()
         self._pipeline = None
 
@@ -220,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tracker",
         description=__doc__,
-        epilog=params.help_text(),
+        epilog=reference.help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return process.run(parser, lambda _, stop: spin(stop, TrackerNode), argv)

@@ -28,7 +28,8 @@ class Outputs:
 
     def __init__(self, node: Node, params: NodeParams):
         self._node = node
-        self._frame = params.fixed_frame
+        self._fixed_frame = params.fixed_frame
+        self._frame = params.output_frame or params.fixed_frame
         self._markers = MarkerBuilder()
         qos = conversions.reliable(conversions.DEEP if params.queue == "all" else 5)
         self._tracks = self._advertise(messages.DETECTIONS, "~/tracks", qos)
@@ -55,15 +56,17 @@ class Outputs:
         info = label_info(conversions.make, config.tracking_classes, config.track.output_threshold)
         self._label_info.publish(info)
 
-    def publish(self, objects: ObjectSet, live: Live) -> ObjectSet:
-        """Publish the objects of one moment. Returns those that passed the node's thresholds."""
-        chosen = objects.select(objects.scores >= _thresholds(objects, live))
-        self._tracks.publish(messages.detection3d_array(conversions.make, chosen, self._frame))
+    def publish(self, objects: ObjectSet, placed: ObjectSet, live: Live) -> ObjectSet:
+        """Publish the objects of one moment; `placed` are the same in the output frame. Returns those that passed."""
+        wanted = np.array([label in live.classes for label in objects.labels], dtype=bool)
+        passed = wanted & (objects.scores >= _thresholds(objects, live))
+        chosen, shown = objects.select(passed), placed.select(passed)
+        self._tracks.publish(messages.detection3d_array(conversions.make, shown, self._frame))
         if self._tracked_objects and self._tracked_objects.get_subscription_count():
-            self._tracked_objects.publish(tracked_objects(conversions.make, chosen, self._frame))
+            self._tracked_objects.publish(tracked_objects(conversions.make, shown, self._frame))
         if self._marker_arrays.get_subscription_count():
             self._markers.options = live.markers
-            self._marker_arrays.publish(self._markers.build(chosen, self._frame, conversions.make))
+            self._marker_arrays.publish(self._markers.build(chosen, self._fixed_frame, conversions.make))
         return chosen
 
     def publish_detections(self, objects: ObjectSet) -> None:
@@ -96,7 +99,7 @@ class Outputs:
         self._markers.reset()
         if self._marker_arrays.get_subscription_count():
             nothing = _no_objects(t_ns)
-            self._marker_arrays.publish(self._markers.build(nothing, self._frame, conversions.make))
+            self._marker_arrays.publish(self._markers.build(nothing, self._fixed_frame, conversions.make))
 
     def forget_markers(self) -> None:
         """The next marker array begins with DELETEALL."""

@@ -68,6 +68,9 @@ class NodeParams:
     )
     odometry_topic: str = parameter("/odom", "nav_msgs/Odometry, for ego_motion.source odometry")
     fixed_frame: str = parameter("odom", "frame in which tracks are published")
+    output_frame: str = parameter(
+        "", "frame of ~/tracks, ~/tracked_objects and ~/detections, if another one; markers stay in fixed_frame"
+    )
     base_frame: str = parameter("base_link", "frame of the vehicle")
     sync_policy: str = parameter(
         "deadline",
@@ -97,6 +100,15 @@ class LiveParams:
 
     score_threshold: float = parameter(
         0.0, "tracks with a lower score are not published; 0 = the configuration decides", limits=(0.0, 1.0), live=True
+    )
+    classes: str = parameter(
+        "", "tracks of these classes alone are published: names with commas between; empty = all", live=True
+    )
+    publish_rate: float = parameter(
+        0.0,
+        "messages per second on ~/tracks, with predictions between processed sets; 0 = without; not in a replay",
+        limits=(0.0, 50.0),
+        live=True,
     )
     max_image_age_ms: float = parameter(
         1000.0,
@@ -147,6 +159,9 @@ _MARKERS = {  # field of MarkerOptions: description, choices, limits
 }
 
 
+LIVE_SYNC = ("max_spread", "timeout", "min_cameras")  # fields of SyncConfig that may be changed while the node runs
+
+
 def ros_name(field: dataclasses.Field) -> str:
     return field.metadata["name"] or field.name
 
@@ -182,7 +197,12 @@ def sync_specs(defaults: SyncConfig | None = None) -> tuple[Spec, ...]:
     """`sync.<field>` for the fields of SyncConfig that hold one value; `cameras.<camera>` holds the others."""
     defaults = defaults or SyncConfig()
     return tuple(
-        Spec(name=f"sync.{f.name}", default=value, description=f"overrides sync.{f.name} of the configuration")
+        Spec(
+            name=f"sync.{f.name}",
+            default=value,
+            description=f"overrides sync.{f.name} of the configuration",
+            live=f.name in LIVE_SYNC,
+        )
         for f in dataclasses.fields(SyncConfig)
         if isinstance(value := getattr(defaults, f.name), (str, bool, int, float))
     )
@@ -214,19 +234,12 @@ def all_specs() -> tuple[Spec, ...]:
     return (*fixed_specs(), *camera_specs("<camera>"), class_spec("<class>"))
 
 
-def help_text() -> str:
-    """Every parameter in a line, for --help."""
-    lines = ["parameters (--ros-args -p name:=value, or --params-file):"]
-    for spec in all_specs():
-        choices = f" [{' | '.join(choice or 'empty' for choice in spec.choices)}]" if spec.choices else ""
-        lines.append(f"  {spec.name} ({spec.default!r}){choices}: {spec.description}")
-    return "\n".join(lines)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
     """The values of the live parameters at one moment."""
 
     params: LiveParams
     markers: MarkerOptions
+    sync: SyncConfig
+    classes: frozenset[str]  # that are published
     class_thresholds: Mapping[str, float]

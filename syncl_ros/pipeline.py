@@ -10,8 +10,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Bool
 
+from syncl_core.config import SyncConfig
 from syncl_core.runtime.intake import Intake
+from syncl_core.runtime.placement import placed
 from syncl_core.runtime.problems import Problem
+from syncl_core.types import ObjectSet
 from syncl_ros import conversions, health
 from syncl_ros.diagnostics import Rates
 from syncl_ros.engine import Engine, Job
@@ -22,6 +25,7 @@ from syncl_ros.worker import Worker
 
 POLL_SECONDS = 0.02  # how late a deadline may be noticed
 SHORTEST_COAST_SECONDS = 0.1  # between two predictions
+BETWEEN = 0.9  # of the time between two sets may be filled with predictions
 QUIET_POLLS = 15  # in a row without a message: a finished player has nothing on the way any more
 
 
@@ -30,7 +34,7 @@ class Pipeline:
 
     `on_error(error)` is called in the executor's thread when inference has failed: nothing is processed any more.
     `on_played(over)` is called when a player says whether a recording is over: with True in the inference thread, after
-    its last set.
+    its last set. `on_crowded(crowded)` is called in the executor's thread when a replay should wait, and when not.
     """
 
     def __init__(
@@ -40,21 +44,26 @@ class Pipeline:
         camera_params: Mapping[str, CameraParams],
         engine: Engine,
         live: Callable[[], Live],
+        live_sync: Callable[[], SyncConfig],
         on_error: Callable[[Exception], None],
         on_played: Callable[[bool], None],
+        on_crowded: Callable[[bool], None],
     ):
         self.enabled = True
         self._node, self._params, self._engine = node, params, engine
-        self._on_error, self._on_played = on_error, on_played
+        self._on_error, self._on_played, self._on_crowded = on_error, on_played, on_crowded
         self._replay = params.queue == "all"
         self._quiet_polls = 0
         self._player_done = False
+        self._crowded = False
+        self._held_up = 0
         self._rates = Rates()
         # A replay must not depend on how fast it is fed, so its clock stands: stamps alone close sets.
         clock_ns = (lambda: 0) if self._replay else time.monotonic_ns
-        frames = {"fixed_frame": params.fixed_frame, "base_frame": params.base_frame}
+        frames = {name: getattr(params, name) for name in ("fixed_frame", "base_frame", "output_frame")}
         self._intake = Intake(engine.config, clock_ns, **frames)
-        self._worker = Worker(lambda job: engine.process(job, live), keep_all=self._replay)
+        self._live, self._live_sync, self._sync = live, live_sync, engine.config.sync
+        self._worker = Worker(lambda job: engine.process(job, live, self._place), keep_all=self._replay)
         self._sources = Sources(node, params, engine.config, camera_params, self._intake, self._received)
         try:
             self._sources.subscribe()
@@ -85,6 +94,13 @@ class Pipeline:
             health.ego_motion_status(self._params.ego_source, self._sources.pose_s, problems, fresh, limits),
         ]
 
+    def _place(self, objects: ObjectSet) -> ObjectSet:
+        """Into the output frame. What is predicted ahead of all poses takes a predicted pose, too."""
+        if not self._params.output_frame:
+            return objects
+        ahead_s = self._sync.coast_max if "coasting" in objects.states else self._sync.max_extrapolation
+        return placed(objects, self._intake.output_from_fixed(objects.t_ns, ahead_s))
+
     def _received(self) -> None:
         self._quiet_polls = 0
         self._submit_closed_sets()
@@ -96,18 +112,29 @@ class Pipeline:
         for missed in self._intake.take_missed():
             if self.enabled:
                 self._worker.offer(Job(t_ns=missed.t_ns, closed_s=time.monotonic()))
+        self._tell_crowded()
+
+    def _tell_crowded(self) -> None:
+        if self._replay and self._worker.crowded != self._crowded:
+            self._crowded = not self._crowded
+            self._on_crowded(self._crowded)
 
     def _poll(self) -> None:
         """Close sets on time. The executor runs every waiting message between two polls, however slow it is."""
         self._quiet_polls += 1
+        if (sync := self._live_sync()) != self._sync:
+            self._sync = sync
+            self._intake.set_limits(sync)
         self._submit_closed_sets()
         if self._worker.error is not None:
             self._on_error(self._worker.error)
             return
-        if self._worker.held_up:
-            text = "the replay runs ahead of the network: play it slower"
+        if self._worker.held_up > self._held_up:
+            self._held_up = self._worker.held_up
+            text = "the replay runs ahead of the network and is held up: play it slower, or with this project's player"
             self._node.get_logger().warning(text, throttle_duration_sec=5.0)
         self._coast_while_silent()
+        self._predict_between()
         if self._player_done and self._quiet_polls >= QUIET_POLLS:
             self._player_done = False
             for frame_set in self._intake.finish():
@@ -116,7 +143,7 @@ class Pipeline:
 
     def _coast_while_silent(self) -> None:
         """Without any image no set becomes due, so the clock asks for predictions."""
-        record, sync = self._engine.record, self._engine.config.sync
+        record, sync = self._engine.record, self._sync
         if self._replay or not self.enabled or not self._params.coasting or record.last_t_ns is None:
             return
         now_s, period_s = time.monotonic(), max(sync.process_period, SHORTEST_COAST_SECONDS)
@@ -124,6 +151,20 @@ class Pipeline:
         if silent_s > period_s + (0.0 if record.coasting else sync.timeout + SHORTEST_COAST_SECONDS):
             t_ns = record.last_t_ns + round(1e9 * (now_s - record.closed_s))
             self._worker.offer(Job(t_ns=t_ns, closed_s=now_s))
+
+    def _predict_between(self) -> None:
+        """Between two sets the objects move on, as often as publish_rate asks; while the network computes, none do.
+
+        Not beyond the time of the next set: stamps on a topic should not go back.
+        """
+        record, rate_hz = self._engine.record, self._live().params.publish_rate
+        if not rate_hz or self._replay or not self.enabled or record.period_s is None or record.coasting:
+            return
+        now_s = time.monotonic()
+        ahead_s, since_s = now_s - record.closed_s, now_s - max(record.published_s, record.predicted_s)
+        if since_s >= 1.0 / rate_hz - POLL_SECONDS / 2 and ahead_s < BETWEEN * record.period_s:
+            t_ns = record.last_t_ns + round(1e9 * ahead_s)
+            self._worker.offer(Job(t_ns=t_ns, closed_s=now_s, between=True))
 
     def _player_finished(self, message: Bool) -> None:
         self._player_done = message.data

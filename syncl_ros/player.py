@@ -2,6 +2,7 @@
 
 Messages go from the file straight to `publish`, at their recorded distances on the wall clock. It begins when the
 listeners are there and says when everything has been delivered, so that a replay loses nothing at either end.
+Nothing is lost in between: it pauses while a listener says so (`--hold`), and where a queue is full it tries again.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
@@ -25,6 +27,7 @@ EXAMPLES = """examples:
   python -m syncl_ros.player out/scene --rate 0.5 --loop
 """
 LATCHED_TOPICS = ("/tf_static",)
+ACK_SECONDS = 5.0  # without an acknowledgement, after which that is said
 
 
 class Player(Node):
@@ -39,6 +42,7 @@ class Player(Node):
         self._finished = self.create_publisher(Bool, "~/finished", conversions.latched())
         self._finished.publish(Bool(data=False))
         self._bag_publishers: dict[str, Publisher] = {}
+        self._holding: set[str] = set()
         for topic in topics or reader.topics:
             self._advertise(topic, required=bool(topics))
 
@@ -50,8 +54,17 @@ class Player(Node):
                 raise
             self.get_logger().warning(f"{topic} is not played: {error}")
             return
-        profile = conversions.latched if topic in LATCHED_TOPICS else conversions.reliable
-        self._bag_publishers[topic] = self.create_publisher(kind, topic, profile(conversions.DEEP))
+        profile = conversions.latched(conversions.DEEP) if topic in LATCHED_TOPICS else conversions.lossless()
+        self._bag_publishers[topic] = self.create_publisher(kind, topic, profile)
+
+    def hold_for(self, topics: list[str]) -> None:
+        """From now on, pause while the std_msgs/Bool on one of the topics is true."""
+
+        def heard(topic: str, message: Bool) -> None:
+            self._holding.add(topic) if message.data else self._holding.discard(topic)
+
+        for topic in topics:
+            self.create_subscription(Bool, topic, lambda m, t=topic: heard(t, m), conversions.latched())
 
     def wait_until_true(self, topics: list[str], timeout_s: float, stop: threading.Event) -> None:
         """Wait for a true std_msgs/Bool on every topic. Raises InputError naming the silent one."""
@@ -88,29 +101,58 @@ class Player(Node):
 
     def play(self, rate: float, clock_hz: float, stop: threading.Event) -> int:
         """Publish the bag once, at `rate` times its own pace. Returns the number of messages."""
-        count, start_ns, next_clock_ns, begin = 0, 0, 0, time.monotonic()
+        count, start_ns, next_clock_ns, begin_s = 0, 0, 0, time.monotonic()
+
+        def wait_until(t_ns: int) -> bool:
+            return stop.wait(max(0.0, begin_s + (t_ns - start_ns) * 1e-9 / rate - time.monotonic()))
+
         for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
             if not count:
                 start_ns = next_clock_ns = t_ns
+            begin_s += self._pause(stop)
             while clock_hz and next_clock_ns <= t_ns:
-                stop.wait(max(0.0, begin + (next_clock_ns - start_ns) * 1e-9 / rate - time.monotonic()))
+                wait_until(next_clock_ns)
                 self._clock_publisher.publish(Clock(clock=messages.time_from_ns(conversions.make, next_clock_ns)))
                 next_clock_ns += round(1e9 * rate / clock_hz)
-            if stop.wait(max(0.0, begin + (t_ns - start_ns) * 1e-9 / rate - time.monotonic())):
+            if wait_until(t_ns):
                 break
-            self._bag_publishers[topic].publish(bytes(data))
+            begin_s += self._publish(topic, bytes(data), stop)
             count += 1
         return count
 
-    def finish(self, timeout_s: float = 30.0) -> None:
+    def _pause(self, stop: threading.Event) -> float:
+        """Wait while a listener holds. Returns the seconds it took."""
+        began_s = time.monotonic()
+        self._executor.spin_once(timeout_sec=0)
+        if not self._holding:
+            return 0.0
+        while self._holding and not stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+            self._holding = {topic for topic in self._holding if self.count_publishers(topic)}  # it may have ended
+        return time.monotonic() - began_s
+
+    def _publish(self, topic: str, data: bytes, stop: threading.Event) -> float:
+        """Publish, again and again while the queues between here and a listener are full. Returns the seconds."""
+        began_s, tries = time.monotonic(), 0
+        while not stop.is_set():
+            try:
+                self._bag_publishers[topic].publish(data)
+                break
+            except rclpy_implementation.RCLError as error:
+                tries += 1
+                if not tries % 20:
+                    self.get_logger().warning(f"{topic}: held up, a listener does not keep up ({error})")
+                stop.wait(0.05)
+        return time.monotonic() - began_s if tries else 0.0
+
+    def finish(self, stop: threading.Event) -> None:
         """Wait until all listeners have everything, then say so."""
-        give_up = time.monotonic() + timeout_s
         for topic, publisher in self._bag_publishers.items():
-            left_s = max(0.1, give_up - time.monotonic())
-            if not publisher.wait_for_all_acked(Duration(seconds=left_s)):
-                self.get_logger().warning(f"{topic}: not every message was acknowledged within {timeout_s:g} s")
-        self._finished.publish(Bool(data=True))
-        self._finished.wait_for_all_acked(Duration(seconds=1.0))
+            while not stop.is_set() and not publisher.wait_for_all_acked(Duration(seconds=ACK_SECONDS)):
+                self.get_logger().warning(f"{topic}: waiting for a listener to take every message")
+        if not stop.is_set():
+            self._finished.publish(Bool(data=True))
+            self._finished.wait_for_all_acked(Duration(seconds=1.0))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,6 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topics", nargs="+", default=[], help="play only these")
     parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="begin once these Bools are true")
     parser.add_argument("--wait-timeout", type=float, default=120.0, metavar="S", help="give up waiting (default: 120)")
+    parser.add_argument(
+        "--hold", nargs="*", default=["/tracker/hold"], metavar="TOPIC", help="pause while one of these Bools is true"
+    )
     parser.add_argument("--loop", action="store_true", help="start again at the end, until interrupted")
     return process.run(parser, _play, argv)
 
@@ -135,6 +180,7 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
         )
     with BagReader(args.bag) as reader:
         player = Player(reader, args.topics)
+        player.hold_for(args.hold)
         player.wait_until_true(args.wait_for, args.wait_timeout, stop)
         player.wait_until_matched(stop)
         player.get_logger().info(f"playing {args.bag} at rate {args.rate:g}")
@@ -144,8 +190,7 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
             player.get_logger().info(f"played {count} messages in {time.monotonic() - begin:.1f} s")
             if not args.loop:
                 break
-        if not stop.is_set():
-            player.finish()
+        player.finish(stop)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,8 @@ from rclpy.utilities import remove_ros_args
 from syncl_core.errors import InputError
 from syncl_ros.environment import prepare_environment
 
+LARGEST_DOMAIN = 232  # beyond it DDS has no ports and ends the process
+
 
 def run(
     parser: argparse.ArgumentParser,
@@ -25,7 +28,7 @@ def run(
 
     `parser` sees what rclpy leaves of `argv`: not what follows --ros-args. rclpy's own signal handlers would shut the
     context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2 unusable
-    input.
+    input, 130 if `body` raises KeyboardInterrupt because it was stopped too early to have a result.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -36,12 +39,21 @@ def run(
         with _ros_arguments_checked():
             own = remove_ros_args(argv)
         args = parser.parse_args(own)
+        domain = os.environ.get("ROS_DOMAIN_ID", "") or "0"
+        if not domain.isdecimal() or int(domain) > LARGEST_DOMAIN:
+            raise InputError(f"ROS_DOMAIN_ID {domain}: expected 0 to {LARGEST_DOMAIN}")
         with _ros_arguments_checked():
             rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         body(args, stop)
     except (InputError, InvalidTopicNameException) as error:
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:  # a name that is too long, a disk that fails
+        print(f"{parser.prog}: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
     finally:
         rclpy.try_shutdown()
     return 0

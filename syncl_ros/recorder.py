@@ -10,6 +10,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.validate_topic_name import validate_topic_name
 from std_msgs.msg import Bool
 
 from syncl_core.errors import InputError
@@ -36,7 +37,9 @@ class Recorder(Node):
         self.counts: dict[str, int] = {}
         self._quiet_since_s: float | None = None  # steady time of the latest message; None = nothing came yet
         self._writer = writer
-        self._wanted = frozenset(topics)
+        for topic in topics:
+            validate_topic_name(topic)
+        self._wanted = frozenset(map(self.resolve_topic_name, topics))
         self._ignored = {"/rosout", "/parameter_events", f"{self.get_fully_qualified_name()}/ready"}
         self._header_time = header_time
         self._newest_stamp_ns = 0
@@ -99,7 +102,7 @@ class Recorder(Node):
 
     def _offered_qos(self, topic: str) -> QoSProfile:
         offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
-        profile = conversions.reliable(conversions.DEEP)
+        profile = conversions.lossless()
         if any(offer.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offers):
             profile.reliability = ReliabilityPolicy.BEST_EFFORT
         if offers and all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers):
@@ -139,6 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--until", metavar="TOPIC", help="stop when this std_msgs/Bool topic turns true")
     parser.add_argument("--until-idle", type=float, metavar="S", help="stop after so long without a message")
     parser.add_argument("--header-time", action="store_true", help="log messages at their own stamps")
+    parser.add_argument("--whole", action="store_true", help="write no bag if interrupted before the end")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bag")
     return process.run(parser, _record, argv)
 
@@ -153,6 +157,8 @@ def _record(args: argparse.Namespace, stop: threading.Event) -> None:
         while not stop.is_set() and node.quiet_s() < (DRAIN_SECONDS if over.is_set() else patience_s):
             executor.spin_once(timeout_sec=0.1)
         node.destroy_node()
+        if stop.is_set() and (args.whole or not any(node.counts.values())):
+            raise KeyboardInterrupt  # the bag vanishes
         if not sum(node.counts.values()):
             raise InputError(f"{args.output}: nothing was received on {', '.join(args.topics) or 'any topic'}")
     total = ", ".join(f"{count} on {topic}" for topic, count in node.counts.items())

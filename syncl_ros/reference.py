@@ -36,6 +36,7 @@ OUTPUTS = [  # topic, type, content
     ("~/debug/processing_time/total_ms", "std_msgs/Float64", "from a complete set to its tracks"),
     ("~/ready", "std_msgs/Bool", "true = active; latched"),
     ("~/finished", "std_msgs/Bool", "true = a recording is over and fully published; latched"),
+    ("~/hold", "std_msgs/Bool", "true = a replay should wait, sets pile up (`sync.queue: all`); latched"),
     ("/diagnostics", "diagnostic_msgs/DiagnosticArray", "see below"),
 ]
 SERVICES = [  # service, type, effect
@@ -71,6 +72,15 @@ def _parameter(spec: params.Spec) -> tuple[str, ...]:
 def _table(header, rows) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows)])
+
+
+def help_text() -> str:
+    """Every parameter in a line, for --help."""
+    lines = ["parameters (--ros-args -p name:=value, or --params-file):"]
+    for spec in params.all_specs():
+        choices = f" [{' | '.join(choice or 'empty' for choice in spec.choices)}]" if spec.choices else ""
+        lines.append(f"  {spec.name} ({spec.default!r}){choices}: {spec.description}")
+    return "\n".join(lines)
 
 
 def updated(text: str) -> str:

@@ -8,7 +8,6 @@ come out; memory must not grow; a session that has ended must never come back. E
 import argparse
 import dataclasses
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from std_srvs.srv import Trigger
 
 from syncl_core.errors import InputError
 from syncl_ros import process, resources
-from syncl_ros.listener import Listener, spinning, tracker_process, wait_until
+from syncl_ros.listener import Listener, log_folder, spinning, tracker_process, wait_until
 from syncl_ros.soak_faults import RECOVERY_SECONDS, Faults, schedule
 from syncl_ros.synthetic_rig import SyntheticRig, noise_jpeg, pinhole
 
@@ -168,8 +167,8 @@ def main(argv: list[str] | None = None) -> int:
 def _soak(args: argparse.Namespace, stop: threading.Event) -> Outcome:
     if not 0.1 <= args.minutes <= 10_000:
         raise InputError(f"--minutes {args.minutes:g}: expected 0.1 to 10000")
-    with tempfile.TemporaryDirectory(prefix="soak_") as folder:
-        outcome = run(60 * args.minutes, args.seed, args.config, args.domain, Path(folder), stop)
+    with log_folder("soak") as folder:
+        outcome = run(60 * args.minutes, args.seed, args.config, args.domain, folder, stop)
     print(outcome.report())
     return outcome
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind
+from rclpy.qos import HistoryPolicy, QoSProfile, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
@@ -73,7 +73,8 @@ class Sources:
             self._add_calibration()
         for camera in self.config.rig.cameras:
             self._subscribe_camera(camera)
-        deep = conversions.reliable(conversions.DEEP)
+        replay = params.queue == "all"
+        deep = conversions.lossless() if replay else conversions.reliable(conversions.DEEP)
         self._listen(TFMessage, "/tf", deep, self._store_transforms, False)
         self._listen(TFMessage, "/tf_static", conversions.latched(100), self._store_transforms, True)
         if params.ego_source == "odometry":
@@ -178,7 +179,9 @@ def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, Ca
 
 
 def image_qos(params: NodeParams) -> QoSProfile:
-    """What the node asks of image and calibration topics."""
-    if params.image_qos == "reliable":
-        return conversions.reliable(conversions.DEEP if params.queue == "all" else 5)
-    return conversions.sensor_data(5)
+    """What the node asks of image and calibration topics. In a replay no message may push another one out."""
+    reliable = params.image_qos == "reliable"
+    qos = conversions.reliable(5) if reliable else conversions.sensor_data(5)
+    if params.queue == "all":
+        qos.history = HistoryPolicy.KEEP_ALL
+    return qos

@@ -57,7 +57,10 @@ def vehicle_path(name: str | Path) -> Path:
     """The file of a vehicle: as it is, or of that name among the shipped ones."""
     path = Path(name)
     if not path.exists() and path.suffix == "" and len(path.parts) == 1:
-        return share_file(f"config/vehicles/{name}.yaml")
+        try:
+            return share_file(f"config/vehicles/{name}.yaml")
+        except InputError:
+            raise InputError(f"vehicle {name}: no such file, and no vehicle of that name comes with us") from None
     return path
 
 

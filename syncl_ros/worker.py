@@ -1,27 +1,38 @@
-"""The one thread that infers: takes jobs from the executor's thread, in order."""
+"""The one thread that infers: takes jobs from the executor's thread, in order, and never holds too much of them."""
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 MAX_WAITING = 256  # jobs: a replay that runs away from the network is held up here instead of filling the memory
+MAX_BYTES = 512 * 2**20  # of their images, likewise; a larger set gets in alone
+CROWDED = 1 / 8  # of these limits: more, and a replay should wait; a player that does is never held up
+
+
+class Job(Protocol):
+    """What waits here."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class Worker:
     """Calls `process` on submitted jobs, one at a time, in a thread of its own.
 
-    With `keep_all` nothing is lost (replay): `submit` waits while MAX_WAITING are waiting. Without it a newer job
-    replaces those still waiting (live) and `dropped` counts them. An exception in `process` ends the thread and is kept
-    in `error`: the owner decides what it means.
+    With `keep_all` nothing is lost (replay): `submit` waits while too many are waiting, or too heavy ones. Without it a
+    newer job replaces those still waiting (live) and `dropped` counts them. An exception in `process` ends the thread
+    and is kept in `error`: the owner decides what it means.
     """
 
-    def __init__(self, process: Callable[[object], None], *, keep_all: bool):
+    def __init__(self, process: Callable[[Job], None], *, keep_all: bool):
         self.dropped = 0
         self.held_up = 0  # submissions that had to wait
         self.error: Exception | None = None
         self._process = process
         self._keep_all = keep_all
-        self._jobs: deque = deque()
+        self._jobs: deque[Job] = deque()
+        self._bytes = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._condition = threading.Condition()
@@ -32,26 +43,30 @@ class Worker:
         """Jobs submitted and not yet begun."""
         return len(self._jobs)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that whoever delivers should pause."""
+        return len(self._jobs) > CROWDED * MAX_WAITING or self._bytes > CROWDED * MAX_BYTES
+
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, job) -> None:
+    def submit(self, job: Job) -> None:
         with self._condition:
             if self._keep_all:
-                self.held_up += len(self._jobs) >= MAX_WAITING
-                self._condition.wait_for(lambda: len(self._jobs) < MAX_WAITING or self._stopping or self.error)
+                self.held_up += not self._has_room(job)
+                self._condition.wait_for(lambda: self._has_room(job) or self._stopping or self.error)
             else:
                 self.dropped += len(self._jobs)
                 self._jobs.clear()
-            self._jobs.append(job)
-            self._condition.notify_all()
+                self._bytes = 0
+            self._append(job)
 
-    def offer(self, job) -> None:
+    def offer(self, job: Job) -> None:
         """Take a job that is worth less than any other: only if none is waiting."""
         with self._condition:
             if not self._jobs:
-                self._jobs.append(job)
-                self._condition.notify_all()
+                self._append(job)
 
     def call_when_idle(self, call: Callable[[], None]) -> None:
         """Run `call` in the worker's thread once no job is waiting."""
@@ -66,6 +81,14 @@ class Worker:
             self._condition.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+
+    def _has_room(self, job: Job) -> bool:
+        return not self._jobs or (len(self._jobs) < MAX_WAITING and self._bytes + job.nbytes <= MAX_BYTES)
+
+    def _append(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._bytes += job.nbytes
+        self._condition.notify_all()
 
     def _run(self) -> None:
         try:
@@ -83,6 +106,7 @@ class Worker:
                 return None
             if self._jobs:
                 job = self._jobs.popleft()
+                self._bytes -= job.nbytes
                 self._condition.notify_all()
                 return lambda: self._process(job)
             return self._calls.popleft()

@@ -19,13 +19,12 @@ from syncl_core.bench.footprint import Footprint, footprint
 from syncl_core.bench.stopwatch import STAGES, Stopwatch, timed_parts
 from syncl_core.checkpoint import load_tracker
 from syncl_core.errors import InputError
-from syncl_core.runtime.session import TrackerSession
+from syncl_core.runtime.session import DECODE_THREADS, TrackerSession
 from syncl_core.tensors import Frame, Tracks, TrackState
 from syncl_core.tracking.base import Tracker
 from syncl_core.types import FrameSet, RawImage
 
 PRECISIONS = ("fp32", "bf16")
-_DECODE_THREADS = 2  # as many as a TrackerSession has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +123,7 @@ def _time_frames(tracker: Tracker, device: torch.device, options: BenchOptions) 
 
     session = TrackerSession(step, tracker.init_state, tracker.config, device)
     drive = fake_drive(tracker.config.rig, *options.image_size)
-    with contextlib.closing(session), ThreadPoolExecutor(_DECODE_THREADS) as pool, timed_parts(tracker, watch):
+    with contextlib.closing(session), ThreadPoolExecutor(DECODE_THREADS) as pool, timed_parts(tracker, watch):
         rows = [_time_frame(session, next(drive), watch, pool) for _ in range(options.warmup + options.frames)]
     return {stage: tuple(row[stage] for row in rows[options.warmup :]) for stage in (*STAGES, "total")}
 

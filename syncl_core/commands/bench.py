@@ -14,6 +14,8 @@ defaults as they are, so convolutions on a GPU may use TF32. Stages on a GPU are
 100 frames p99 is the slowest one.
 """
 
+MAX_THREADS = 1024
+
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
@@ -44,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.bench.configs import shipped_configs
     from syncl_core.bench.measure import BenchOptions, measure_apart
     from syncl_core.config import load_config
+    from syncl_core.errors import InputError
     from syncl_core.io.files import write_text
 
+    if not 0 <= args.threads <= MAX_THREADS:
+        raise InputError(f"--threads {args.threads}: expected 0 to {MAX_THREADS}")
     frames, warmup = (200, 20) if args.device.startswith("cuda") else (10, 2)
     options = BenchOptions(
         device=args.device,

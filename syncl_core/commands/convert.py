@@ -9,17 +9,17 @@ EXAMPLES = """examples:
   syncl convert petrv2.pth -c config/petrv2_vov_320x800_detector.yaml -o petrv2.safetensors
   syncl convert fcos3d_vovnet.pth -c config/petr_vov_320x800.yaml -o start.safetensors    a start for training
 
-Reads PF-Track (one, three and five frames), PETR, and as a start for training V2-99 of DD3D or FCOS3D and ResNet of
-torchvision. The configuration must describe the network. Its image mean, std and channel order are what the weights
-will be used with: they cannot be read from the weights, nor can a ResNet's style. No weights come with this program;
-those of PF-Track are CC BY-NC-SA 4.0, and a converted file is under the licence of its source.
+Reads PF-Track (one, three and five frames), PETR, PETRv2, MUTR3D, StreamPETR, and as a start for training V2-99 of DD3D
+or FCOS3D and ResNet of torchvision. The configuration must describe the network. Its image mean, std and channel order
+are what the weights will be used with: they cannot be read from the weights, nor can a ResNet's style. No weights come
+with this program; those of PF-Track are CC BY-NC-SA 4.0, and a converted file is under the licence of its source.
 """
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "convert",
-        help="convert public weights (PF-Track, PETR, backbones)",
+        help="convert public weights (PF-Track, PETR, PETRv2, MUTR3D, StreamPETR, backbones)",
         description="Turn a public checkpoint into one safetensors file with its configuration. Nothing is guessed "
         "silently: a tensor that is neither used nor dropped by a rule is an error.",
         epilog=EXAMPLES,

@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     recordings = _recordings(args, tracker.config)
     targets = [output / name for name, _, _ in recordings]
     _check_targets(args, output, targets)
+    if any(samples for _, samples, _ in recordings):
+        _check_submission(output, tracker.config)
     if not args.overwrite:
         refuse_existing(output / "tracks.json", *targets, *filter(None, [args.dump_heads]))
     make_folder(output)
@@ -93,6 +95,21 @@ def _check_targets(args: argparse.Namespace, output, targets: list) -> None:
         raise InputError(f"--dump-heads {args.dump_heads}: expected a name that ends with .npz")
 
 
+def _check_submission(output, config) -> None:
+    """Before the work: whether tracks.json can be written at all."""
+    from syncl_core.classes import TRACKING_CLASSES
+    from syncl_core.errors import InputError
+
+    others = [label for label in config.tracking_classes if label not in TRACKING_CLASSES]
+    if others:
+        raise InputError(
+            f"classes: {', '.join(others)} cannot stand in tracks.json, which belongs to a recording with key frames; "
+            f"nuScenes tracks {', '.join(TRACKING_CLASSES)}"
+        )
+    if (output / "tracks.json").is_dir():
+        raise InputError(f"{output / 'tracks.json'}: is a folder; choose another OUT")
+
+
 def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     """(name, key frames, frame sets) of each recording of the source."""
     from pathlib import Path
@@ -109,6 +126,8 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
         return [(name, data.samples(name), offline.scene_frame_sets(data, name, config)) for name in scenes]
     if args.scene:
         raise InputError(f"{args.source}: a bag is one recording; --scene is for nuScenes roots")
+    if args.version:
+        raise InputError(f"{args.source}: a bag has no versions; --version is for nuScenes roots")
     samples = [sample for scene in offline.bag_samples(args.source).values() for sample in scene]
     frame_sets = offline.bag_frame_sets(args.source, config, on_problems=_print_problems)
     return [(Path(args.source).resolve().stem, samples, frame_sets)]

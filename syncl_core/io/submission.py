@@ -66,6 +66,8 @@ def check_objects(sample_token: str, objects: ObjectSet) -> None:
         bad = ~np.isfinite(values).all(axis=1)
         if name == "rotations":
             bad |= np.linalg.norm(values, axis=1) < 1e-6
+        if name == "sizes":
+            bad |= (values <= 0).any(axis=1)
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
             raise InputError(
@@ -155,7 +157,7 @@ def _boxes(sample_token: str, objects: ObjectSet) -> list[dict]:
 def _read_boxes(sample_token: str, boxes: object, t_ns: int) -> ObjectSet:
     if not isinstance(boxes, list):
         raise InputError(f"sample {sample_token}: expected a list of boxes")
-    rows = [_read_box(f"sample {sample_token}, box {index}", box) for index, box in enumerate(boxes)]
+    rows = [_read_box(f"sample {sample_token}, box {index}", sample_token, box) for index, box in enumerate(boxes)]
     objects = _object_set(t_ns, rows)
     check_objects(sample_token, objects)
     return objects
@@ -175,13 +177,15 @@ def _object_set(t_ns: int, rows: list[tuple[str, str, list[float]]]) -> ObjectSe
     )
 
 
-def _read_box(where: str, box: object) -> tuple[str, str, list[float]]:
+def _read_box(where: str, sample_token: str, box: object) -> tuple[str, str, list[float]]:
     """Id, class and the numbers of `_BOX_FIELDS`, in its order."""
     if not isinstance(box, dict):
         raise InputError(f"{where}: expected an object, got {box!r}")
-    for name in (*_BOX_FIELDS, "tracking_id", "tracking_name"):
+    for name in ("sample_token", *_BOX_FIELDS, "tracking_id", "tracking_name"):
         if name not in box:
             raise InputError(f"{where}: lacks {name!r}")
+    if box["sample_token"] != sample_token:
+        raise InputError(f"{where}: its 'sample_token' is {box['sample_token']!r}")
     row = []
     for name, length in _BOX_FIELDS.items():
         values = box[name] if length else [box[name]]

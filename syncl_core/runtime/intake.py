@@ -10,17 +10,18 @@ may run in different threads.
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from syncl_core import geometry
-from syncl_core.config import SynclConfig
+from syncl_core.config import SyncConfig, SynclConfig
 from syncl_core.errors import InputError
-from syncl_core.lens import check_lens
+from syncl_core.runtime import calibrations
+from syncl_core.runtime.looping_tree import LoopingTree
 from syncl_core.runtime.problems import MissedSet, Problem, ProblemLog
-from syncl_core.runtime.set_assembler import JUMP_NS, MAX_LAG_NS, AssembledSet, SetAssembler
-from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
+from syncl_core.runtime.set_assembler import MAX_LAG_NS, AssembledSet, SetAssembler
+from syncl_core.runtime.transform_tree import TransformLookupError
 from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
 
 
@@ -54,6 +55,7 @@ class Intake:
         fixed_frame: str = "odom",
         base_frame: str = "base_link",
         *,
+        output_frame: str = "",
         ego_wait_s: float = 0.2,
         strict: bool = False,
     ):
@@ -64,15 +66,27 @@ class Intake:
         self._clock_ns = clock_ns
         self._fixed_frame = fixed_frame
         self._base_frame = base_frame
+        self._output_frame = output_frame or fixed_frame  # sets wait for its transform, too
         self._ego_wait_ns = round(ego_wait_s * 1e9)
         self._strict = strict
         self._lock = threading.Lock()
         self._assembler = SetAssembler(config.sync, config.rig.cameras, clock_ns)
-        self._tree = TransformTree()
+        self._tree = LoopingTree()
         self._models: dict[str, CameraModel] = {}
         self._waiting: deque[_Waiting] = deque()
         self._problems = ProblemLog()
         self._missed: deque[MissedSet] = deque(maxlen=self._assembler.missed.maxlen)
+
+    def set_limits(self, sync: SyncConfig) -> None:
+        """Use `min_cameras`, `max_spread` and `timeout` from now on. Nothing is forgotten."""
+        with self._lock:
+            self._config = replace(self._config, sync=sync)
+            self._assembler.set_limits(sync)
+
+    def output_from_fixed(self, t_ns: int, max_extrapolation_s: float = 0.0) -> np.ndarray:
+        """Transform [4, 4] into the output frame. Raises TransformLookupError."""
+        with self._lock:
+            return self._tree.lookup(self._output_frame, self._fixed_frame, t_ns, max_extrapolation_s)
 
     def add_image(self, camera: str, t_ns: int, frame_id: str, image: RawImage) -> None:
         """`camera` is a name of the rig; `frame_id` its frame in the transform tree ("" = the name in lower case)."""
@@ -83,18 +97,20 @@ class Intake:
                 self.time_jumps += 1
                 self._waiting.clear()
                 self._missed.clear()
-                self._tree.clear(newer_than_ns=t_ns + JUMP_NS)  # edges that have jumped before are already right
+                self._tree.images_jumped(self._assembler.jumped_from_ns, t_ns)
             elif outcome == "unknown_camera" and self._strict:
                 raise InputError(f"{camera}: not a camera of the rig: {', '.join(self._config.rig.cameras)}")
+            elif not outcome:
+                self._tree.images_at(t_ns)
 
     def add_camera_model(self, camera: str, model: CameraModel) -> None:
         """Calibration of one camera; the latest one counts."""
         with self._lock:
-            if problem := _unusable(model):
+            if problem := calibrations.unusable(model):
                 self._reject("bad_camera_model", f"{camera}: unusable calibration: {problem}")
                 return
             known = self._models.get(camera)
-            if known is not None and (change := _difference(known, model)):
+            if known is not None and (change := calibrations.difference(known, model)):
                 self._problems.add("camera_model_changed", f"{camera}: its calibration changed: {change}")
             self._models[camera] = model
 
@@ -103,10 +119,12 @@ class Intake:
     ) -> None:
         """One transform [4, 4] of the tree, from /tf or /tf_static."""
         with self._lock:
-            newest_ns = self._tree.newest_ns(child)
-            if not static and newest_ns is not None and t_ns < newest_ns - JUMP_NS:
-                self._tree.clear(newer_than_ns=t_ns + JUMP_NS)  # a bag looped, and its poses come before its images
+            newest_ns, followed = self._tree.newest_ns(child), "" if static else self._tree.follow(child, t_ns)
+            if followed == "jump":
                 self._problems.add("transform_time_jump", f"{parent} -> {child}: from {newest_ns} back to {t_ns} ns")
+            elif followed == "stale":
+                self._problems.add("stale_transform", f"{parent} -> {child}: {t_ns} ns is from before the time jump")
+                return
             if (known := self._tree.parent(child)) not in (None, parent):
                 self._problems.add("parent_changed", f"{child} hung on {known}, now on {parent}: two publishers?")
             try:
@@ -178,6 +196,9 @@ class Intake:
             except _NotKnown as gap:
                 views.append(None)
                 gaps.append(gap)
+        newest_ns = max(t_ns for t_ns in images.stamps_ns if t_ns is not None)
+        if not overdue and not self._tree.knows(self._output_frame, self._fixed_frame, newest_ns):
+            gaps.append(_NotKnown("missing_transform", f"no transform to {self._output_frame}"))
         return views, gaps
 
     def _view(self, camera: str, t_ns: int, frame_id: str, image: RawImage, overdue: bool) -> CameraView:
@@ -223,27 +244,3 @@ class Intake:
             return self._tree.lookup(self._base_frame, rig.model_frame.lower(), t_ns)
         except TransformLookupError:
             return geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
-
-
-def _unusable(model: CameraModel) -> str:
-    """Why a calibration cannot be used; "" = it can."""
-    intrinsics = np.asarray(model.intrinsics)
-    finite = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all()
-    if not finite or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or model.width <= 0 or model.height <= 0:
-        return str(model)
-    try:
-        if model.lens is not None:
-            check_lens(model.lens)
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def _difference(old: CameraModel, new: CameraModel) -> str:
-    """What differs between two calibrations, in words; "" = nothing."""
-    if (old.width, old.height) != (new.width, new.height):
-        return f"images of {old.width}x{old.height} are now {new.width}x{new.height}"
-    if change_px := float(np.abs(np.asarray(new.intrinsics) - old.intrinsics).max()):
-        return f"its intrinsics, by up to {change_px:.2f} pixels"
-    lenses = [(lens.model, *np.ravel(lens.intrinsics), *lens.coefficients) for lens in (old.lens, new.lens) if lens]
-    return "its lens" if len(lenses) == 1 or len(set(lenses)) == 2 else ""

@@ -32,19 +32,20 @@ State = Any  # a device value that only the tracker understands
 Step = Callable[[State, Frame], tuple[State, Tracks]]
 InitState = Callable[[int, torch.device], State]  # (batch size, device)
 
-_DECODE_THREADS = 2
+DECODE_THREADS = 2
 
 
 class TrackerSession:
     """Feeds a `step` and keeps its state. One worker owns it; only `coast` and `problems` are for all threads."""
 
     def __init__(self, step: Step, init_state: InitState, config: SynclConfig, device: str | torch.device = "cpu"):
+        self.min_cameras = config.sync.min_cameras  # its owner may change it between two sets
         self.session = ""  # 8 hex digits; "" before the first frame set
         self._step = step
         self._init_state = init_state
         self._config = config
         self._device = torch.device(device)
-        self._pool = ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._rectifier = Rectifier(config.image)
         self._problems = ProblemLog()
         self._sessions = 0  # begun so far
@@ -95,7 +96,12 @@ class TrackerSession:
 
     def problems(self) -> dict[str, Problem]:
         """What went wrong since the session was made: by reason, how often and what was said last."""
-        return self._problems.snapshot()
+        problems = self._problems.snapshot()
+        dropped = getattr(self._state, "dropped", None)
+        if dropped is not None and (count := int(dropped.sum())):
+            message = "more objects than the tracker has room for: those with the lowest scores ended; see track.slots"
+            problems["dropped_tracks"] = Problem(count=count, message=message)
+        return problems
 
     def reset(self, reason: str) -> str:
         """Forget all tracks; the next frame set begins a new session. Returns its id ("" before the first set)."""
@@ -145,10 +151,10 @@ class TrackerSession:
         for message in rejected.values():
             self._problems.add("rejected_image", message)
         left = sum(view is not None for view in frame_set.views) - len(rejected)
-        if rejected and left < self._config.sync.min_cameras:
+        if rejected and left < self.min_cameras:
             self._reject(
                 f"frame set at {frame_set.t_ns} ns: {left} usable images, sync.min_cameras asks for "
-                f"{self._config.sync.min_cameras}: {'; '.join(rejected.values())}"
+                f"{self.min_cameras}: {'; '.join(rejected.values())}"
             )
         return frame, rejected
 

@@ -50,14 +50,19 @@ class SetAssembler:
         self.cameras = tuple(cameras)
         self.problems = ProblemLog()
         self.missed: deque[MissedSet] = deque(maxlen=_MAX_MISSED)  # sets that were due; the owner takes them out
+        self.jumped_from_ns = 0  # where time was before it last went back
         self.skipped = 0  # anchor images left out because the process period had not passed: not a problem
-        self._min_cameras = config.min_cameras
         self._period_ns = round(config.process_period * 1e9)
-        self._spread_ns = round(config.max_spread * 1e9)
-        self._timeout_ns = round(config.timeout * 1e9)
+        self.set_limits(config)
         self._clock_ns = clock_ns
         self._anchor = config.anchor or self.cameras[0]
         self._clear()
+
+    def set_limits(self, config: SyncConfig) -> None:
+        """`min_cameras`, `max_spread` and `timeout` from now on. Nothing is forgotten."""
+        self._min_cameras = config.min_cameras
+        self._spread_ns = round(config.max_spread * 1e9)
+        self._timeout_ns = round(config.timeout * 1e9)
 
     def _clear(self) -> None:
         self.missed.clear()
@@ -111,6 +116,7 @@ class SetAssembler:
 
     def _jump(self, camera: str, stamp_ns: int, back_ns: int) -> str:
         self._clear()
+        self.jumped_from_ns = stamp_ns + back_ns
         # The other cameras jump a little later: until then their images belong to the past that was just forgotten.
         self._stale_ns = stamp_ns + back_ns // 2
         self._unjumped = {other for other in self.cameras if other != camera}

@@ -107,6 +107,16 @@ class TransformTree:
         meeting_from_dst = self._climb(path_dst[: path_dst.index(meeting)], t_ns, max_extrapolation_ns)
         return geometry.inverse(meeting_from_dst) @ meeting_from_src
 
+    def knows(self, dst: str, src: str, t_ns: int) -> bool:
+        """Whether `lookup` has an answer; of a frame to itself it always has."""
+        if dst == src:
+            return True
+        try:
+            self.lookup(dst, src, t_ns)
+        except TransformLookupError:
+            return False
+        return True
+
     def lookup_full(
         self, dst: str, t_dst_ns: int, src: str, t_src_ns: int, fixed: str, max_extrapolation_s: float = 0.0
     ) -> np.ndarray:
@@ -123,6 +133,10 @@ class TransformTree:
         edge = self._edges.get(child)
         return None if edge is None or edge.static else edge.stamps_ns[-1]
 
+    def moving(self) -> list[str]:
+        """The frames that move against their parents."""
+        return [child for child, edge in self._edges.items() if not edge.static]
+
     def clear(self, newer_than_ns: int | None = None) -> None:
         """Forget every moving edge, or those with a transform newer than the stamp. Static ones stay."""
         self._edges = {
@@ -130,6 +144,10 @@ class TransformTree:
             for child, edge in self._edges.items()
             if edge.static or (newer_than_ns is not None and edge.stamps_ns[-1] <= newer_than_ns)
         }
+
+    def forget(self, child: str) -> None:
+        """Forget the edge of `child` to its parent."""
+        self._edges.pop(child, None)
 
     def frames(self) -> list[str]:
         """All known frames, sorted."""

@@ -132,10 +132,22 @@ def _scaled_image(view: CameraView, width: int) -> tuple[np.ndarray, CameraModel
             f"its calibration is for {model.width}x{model.height}"
         )
     height = round(model.height * width / model.width)
-    interpolation = cv2.INTER_AREA if width <= model.width else cv2.INTER_LINEAR
-    pixels = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=interpolation)
+    if model.lens is None:
+        interpolation = cv2.INTER_AREA if width <= model.width else cv2.INTER_LINEAR
+        pixels = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=interpolation)
+    else:
+        pixels = _rectified(pixels, model, width, height)
     intrinsics = np.diag([width / model.width, height / model.height, 1.0]) @ model.intrinsics
     return pixels, CameraModel(width=width, height=height, intrinsics=intrinsics)
+
+
+def _rectified(pixels: np.ndarray, model: CameraModel, width: int, height: int) -> np.ndarray:
+    """The image as the pinhole that the boxes are drawn with would have taken it, at a new size."""
+    from syncl_core.config import ImageConfig
+    from syncl_core.rectify import Rectifier
+
+    image = Rectifier(ImageConfig(height=height, width=width)).network_image(pixels, model)
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
 def _pixels(model: CameraModel, points: np.ndarray) -> np.ndarray:

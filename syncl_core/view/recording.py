@@ -39,6 +39,8 @@ def open_recording(path: str | Path, config: SynclConfig, scene: str = "", versi
         return _open_scene(NuScenesScenes(path, version), scene, config)
     if scene:
         raise InputError(f"{path}: a bag is one recording; --scene is for nuScenes roots")
+    if version:
+        raise InputError(f"{path}: a bag has no versions; --version is for nuScenes roots")
     return _open_bag(Path(path), config)
 
 

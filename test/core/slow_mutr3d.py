@@ -208,6 +208,8 @@ class SlowMUTR3D:
         for row in self.tracks:
             if row["id"] is None:
                 row["id"], self.next_id = self.next_id, self.next_id + 1
+            fraction = (row["reference"] - self.low) / (self.high - self.low)
+            row["reference"] = self.metres(logit(fraction).sigmoid())
             self.remember(row)
         if self.tracks:
             self.interact(self.tracks)

@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
-from tiny_mutr3d import mutr3d_config
-from tiny_tracker import make_frame, pose
+from slow_mutr3d import SlowMUTR3D
+from tiny_mutr3d import mutr3d_config, tiny_mutr3d
+from tiny_tracker import drive, make_frame, pose
 
 from syncl_core.config import TrackConfig
 from syncl_core.models.box_code import code_center, code_velocity, code_yaw, encode_boxes
@@ -144,3 +145,25 @@ def test_scenes_of_a_batch_move_by_their_own_clock():
     for b in (1, 2):
         expected = torch.linalg.inv(poses.roll(1, dims=0)[b]) @ poses[b]
         torch.testing.assert_close(transform[b], expected, atol=1e-9, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_centre_at_the_range_s_border_is_remembered_just_inside():
+    """A centre is kept as a logit, which cannot name the last 1e-5 of the range; the box may lie on the border."""
+    tracker = tiny_mutr3d(0, ego_update="as_released")
+    tracker.pts_bbox_head.reg_branches[-1][-1].bias[0] += 30.0
+    tracker.pts_bbox_head.reg_branches[-1][-1].bias[1] -= 30.0
+    twin, state = SlowMUTR3D(tracker.config, tracker.state_dict(), tracker.img_backbone), tracker.init_state()
+    followed = 0
+    for frame in drive(4, start=1):
+        scene = (frame.images[0], frame.image_from_model[0], frame.camera_valid[0], frame.global_from_model[0])
+        twin.step(*scene, int(frame.t_ns))
+        state, _ = tracker.step(state, frame)
+        for row in twin.tracks:
+            slot = state.track_id[0].tolist().index(row["id"])
+            inside = torch.tensor([51.2 - 102.4e-5, -51.2 + 102.4e-5])
+            torch.testing.assert_close(state.reference[0, slot, :2], inside, atol=2e-5, rtol=0)
+            torch.testing.assert_close(state.box[0, slot, :2], torch.tensor([51.2, -51.2]), atol=2e-5, rtol=0)
+            torch.testing.assert_close(state.reference[0, slot].double(), row["reference"], atol=5e-5, rtol=0)
+            followed += row["age"] > 0
+    assert followed >= 3

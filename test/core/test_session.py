@@ -189,3 +189,15 @@ def test_snapshot_on_disk_continues_with_the_same_identities(session, tmp_path):
     report = other.process(frame_set(T0 + SECOND))
     assert report.objects.ids == expected.objects.ids and report.reset_reason == ""
     assert int(other._state.age.max()) == 2
+
+
+def test_tracks_that_found_no_slot_are_told():
+    def step(state, frame):
+        state, tracks = fake_step(state, frame)
+        return dataclasses.replace(state, dropped=state.dropped + 2), tracks
+
+    session = TrackerSession(step, init_state, CONFIG)
+    assert "dropped_tracks" not in session.problems()
+    session.process(frame_set(T0))
+    problem = session.problems()["dropped_tracks"]
+    assert problem.count == 2 and "track.slots" in problem.message

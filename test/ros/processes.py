@@ -1,5 +1,6 @@
 """Real processes on a DDS domain of their own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,16 +13,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(folder: Path, domain: int) -> dict[str, str]:
-    extra = {"ROS_LOG_DIR": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    extra = {
+        "ROS_LOG_DIR": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test' / 'ros'}",
+    }
     return {**ros_environment(domain_id=domain), **extra}
 
 
 class RosProcess:
-    """`python -m syncl_ros.<module> <arguments>`, killed at the end of the block if need be."""
+    """`python -m syncl_ros.<module> <arguments>`, killed at the end of the block if need be.
+
+    A `module` of this folder has a dot in front: ".slow_node".
+    """
 
     def __init__(self, module: str, *arguments: object, env: dict[str, str], folder: Path):
-        self.log = folder / f"{module}.log"
-        command = [sys.executable, "-m", f"syncl_ros.{module}", *map(str, arguments)]
+        self.log = folder / f"{module.lstrip('.')}.log"
+        name = module[1:] if module.startswith(".") else f"syncl_ros.{module}"
+        command = [sys.executable, "-m", name, *map(str, arguments)]
         with self.log.open("w") as output:
             self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
@@ -39,9 +48,9 @@ class RosProcess:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.log.stem} still runs after {timeout_s} s:\n{self.output()}") from None
 
-    def wait_for_output(self, text: str, timeout_s: float = 60.0) -> None:
+    def wait_for_output(self, text: str, timeout_s: float = 60.0, count: int = 1) -> None:
         give_up = time.monotonic() + timeout_s
-        while text not in self.output():
+        while self.output().count(text) < count:
             assert self.process.poll() is None and time.monotonic() < give_up, f"no {text!r} in:\n{self.output()}"
             time.sleep(0.05)
 

@@ -12,9 +12,10 @@ from processes import RosProcess, environment
 
 # One process runs all cases: importing torch for each would take most of the time.
 SCRIPT = """
-import contextlib, importlib, io, json, sys
-results = []
+import contextlib, importlib, io, json, os, sys
+results, domain = [], os.environ["ROS_DOMAIN_ID"]
 for module, arguments in json.load(sys.stdin):
+    os.environ["ROS_DOMAIN_ID"] = domain  # soak and bench_node set their own
     with contextlib.redirect_stderr(io.StringIO()) as said:
         code = importlib.import_module("syncl_ros." + module).main(arguments)
     results.append((code, said.getvalue()))
@@ -48,7 +49,7 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
         "bad config": ("node", parameters(config=wrong), "wrong.yaml: model.num_querys: unknown key"),
         "no checkpoint": ("node", parameters(checkpoint=folder / "no.safetensors"), "no.safetensors: no such"),
         "one topic": ("node", parameters(image_topic="/image"), "image_topic: '/image' is one topic for all cameras"),
-        "no vehicle": ("node", parameters(vehicle="no_car"), "config/vehicles/no_car.yaml: not in"),
+        "no vehicle": ("node", parameters(vehicle="no_car"), "vehicle no_car: no such file, and no vehicle"),
         "bad vehicle": ("node", parameters(vehicle=car), "car.yaml: cameras.cam_front.frame: no such parameter"),
         "wrong vehicle value": ("node", parameters(vehicle=car2), "parameter threads: the vehicle file says 'two'"),
         "unknown camera": (
@@ -72,7 +73,11 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
             parameters(**small, **{"calibration.source": "file", "calibration.file": folder / "none.yaml"}),
             "none.yaml: cannot read the calibration",
         ),
-        "no doctor vehicle": ("doctor", ["--ros-args", "-p", "vehicle:=no_car"], "no_car.yaml: not in"),
+        "no doctor vehicle": ("doctor", ["--ros-args", "-p", "vehicle:=no_car"], "vehicle no_car: no such file"),
+        "endless doctor": ("doctor", ["--seconds", "nan"], "--seconds nan: expected 0.1 to 3600"),
+        "no such domain": ("soak", ["--domain", "233"], "ROS_DOMAIN_ID 233: expected 0 to 232"),
+        "bad topic": ("recorder", ["-o", str(folder / "bag"), "--topics", "b ad"], "'b ad'"),
+        "long name": ("player", ["x" * 300], "File name too long"),
         "short soak": ("soak", ["--minutes", "0"], "--minutes 0: expected"),
         "bad bench": ("bench_node", ["--size", "big"], "--size big"),
         "bad sync": ("node", parameters(**small, **{"sync.min_cameras": 9}), "sync.min_cameras: 9 of 6 cameras"),

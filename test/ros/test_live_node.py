@@ -246,10 +246,63 @@ def test_thresholds_and_marker_options_change_live_and_bad_values_are_refused(wa
         ("markers.box_style", "balls", "not one of lines, cubes"),
         ("markers.color", [1.0, 2.0], "expected 3 numbers"),
         ("checkpoint", "other", "read-only"),
-        ("sync.min_cameras", 2, "read-only"),
+        ("sync.min_cameras", 7, "7 of 6 cameras"),
+        ("sync.max_spread", 0.0, "sync.max_spread: must be positive"),
+        ("sync.process_period", 1.0, "read-only"),
+        ("classes", "car, tram", "no class 'tram' is tracked; known: car, truck"),
+        ("publish_rate", 100.0, "100"),
     ]:
         done, said = watcher.set_parameter(name, value)
         assert not done and reason in said, (name, said)
+
+
+def test_what_makes_a_set_changes_live_and_the_memory_is_kept(watcher, rig):
+    before = sessions(watcher.tracks[-2:])
+    rig.silent.update(CAMERAS[:3])
+    watcher.wait(lambda: watcher.values("tracker").get("state") == "coasting")  # 3 are fewer than 4
+    assert watcher.set_parameter("sync.min_cameras", 3)[0]
+    watcher.wait(lambda: watcher.values("tracker")["state"] == "confirmed")
+    assert sessions(watcher.wait_for_tracks(2)) == before
+    assert watcher.set_parameter("sync.min_cameras", 4)[0]
+    watcher.wait(lambda: watcher.values("tracker")["state"] == "coasting")
+    rig.silent.clear()
+    watcher.wait(lambda: healthy(watcher))
+    assert watcher.set_parameter("sync.max_spread", 0.001)[0]  # cameras fire 7 ms apart, and jitter says nothing here
+    rig.stamp_error_s["CAM_BACK"] = 0.004
+    count = "spread_exceeded.count"
+    known = int(watcher.values("input").get(count, 0))
+    watcher.wait(lambda: int(watcher.values("input").get(count, 0)) > known)
+    assert watcher.set_parameter("sync.max_spread", 0.06)[0]
+    rig.stamp_error_s.clear()
+    watcher.wait(lambda: healthy(watcher))
+    assert sessions(watcher.wait_for_tracks(1)) == before
+
+
+def test_between_sets_predictions_fill_in_the_rate_that_was_asked_for(watcher):
+    assert watcher.set_parameter("publish_rate", 20.0)[0]
+    try:
+        object_sets = watcher.wait_for_tracks(20)
+    finally:
+        assert watcher.set_parameter("publish_rate", 0.0)[0]
+    times_s = np.array([objects.t_ns for objects in object_sets]) * 1e-9
+    steps_s = np.diff(times_s)
+    assert min(steps_s) > -0.05 and np.median(steps_s) < 0.6 * PERIOD_SECONDS
+    assert watcher.values("tracker")["state"] == "confirmed"  # nothing was missed
+    moved = 0
+    for before, after in zip(object_sets, object_sets[1:], strict=False):
+        if before.ids == after.ids and (before.scores == after.scores).all() and after.t_ns > before.t_ns:
+            moved += bool(len(before)) and not np.array_equal(before.centers, after.centers)
+    assert moved > 5
+
+
+def test_classes_choose_what_is_published(watcher):
+    label = next(objects.labels[0] for objects in reversed(watcher.tracks) if len(objects))
+    assert watcher.set_parameter("classes", "bus" if label != "bus" else "car")[0]
+    watcher.wait(lambda: label not in watcher.wait_for_tracks(1)[0].labels)
+    assert watcher.set_parameter("classes", f" {label} ,")[0]
+    watcher.wait(lambda: set(watcher.wait_for_tracks(1)[0].labels) == {label})
+    assert watcher.set_parameter("classes", "")[0]
+    assert watcher.wait(lambda: len(watcher.wait_for_tracks(1)[0]))
 
 
 def test_disabling_stops_the_tracks_and_says_so(watcher):
@@ -297,6 +350,10 @@ def test_a_restarted_node_repeats_no_id_and_names_an_incompatible_qos(stage, tmp
         assert topic in again.output() and "RELIABILITY" in again.output()
         again.interrupt()
         assert again.wait(20) == 0, again.output()
-    with live_node.node_process(tmp_path, DOMAIN) as third:
+    far_m = min(np.linalg.norm(objects.centers, axis=1).min() for objects in watcher.tracks[-3:] if len(objects))
+    with live_node.node_process(tmp_path, DOMAIN, output_frame="base_link") as third:
         session = watcher.wait(lambda: set(sessions(watcher.wait_for_tracks(1))) - earlier)
         assert len(session) == 1, third.output()
+        # The car drove away from the origin of odom, and its tracks with it; now they lie around the car.
+        near_m = [np.linalg.norm(o.centers, axis=1).max() for o in watcher.tracks if set(sessions([o])) == session]
+        assert near_m and max(near_m) < 100 < far_m

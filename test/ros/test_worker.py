@@ -6,6 +6,16 @@ from syncl_ros import worker as worker_module
 from syncl_ros.worker import Worker
 
 
+class Task(int):
+    """A job that is told apart by its number; most weigh nothing."""
+
+    nbytes = 0
+
+
+class Heavy(Task):
+    nbytes = 40
+
+
 class Gate:
     """A `process` that reports what it got and holds on until it is let through."""
 
@@ -25,10 +35,10 @@ def test_sets_that_come_while_busy(keep_all, done, dropped):
     gate, idle = Gate(), threading.Event()
     worker = Worker(gate, keep_all=keep_all)
     worker.start()
-    worker.submit(1)
+    worker.submit(Task(1))
     assert gate.entered.wait(5)
     for item in (2, 3, 4):
-        worker.submit(item)
+        worker.submit(Task(item))
     worker.call_when_idle(idle.set)
     assert not idle.is_set()
     gate.open.set()
@@ -43,11 +53,11 @@ def test_a_replay_that_runs_ahead_is_held_up_and_loses_nothing(monkeypatch):
     gate = Gate()
     worker = Worker(gate, keep_all=True)
     worker.start()
-    worker.submit(1)
+    worker.submit(Task(1))
     assert gate.entered.wait(5)
-    worker.submit(2)
-    worker.submit(3)
-    submitting = threading.Thread(target=worker.submit, args=(4,))
+    worker.submit(Task(2))
+    worker.submit(Task(3))
+    submitting = threading.Thread(target=worker.submit, args=(Task(4),))
     submitting.start()
     submitting.join(0.1)
     assert submitting.is_alive() and worker.waiting == 2
@@ -59,14 +69,41 @@ def test_a_replay_that_runs_ahead_is_held_up_and_loses_nothing(monkeypatch):
     worker.stop()
 
 
+def test_what_waits_is_bounded_in_bytes_too_and_says_so_in_time(monkeypatch):
+    monkeypatch.setattr(worker_module, "MAX_BYTES", 100)
+    gate = Gate()
+    worker = Worker(gate, keep_all=True)
+    worker.start()
+    worker.submit(Heavy(1))
+    assert gate.entered.wait(5) and not worker.crowded
+    worker.submit(Heavy(2))
+    assert worker.crowded  # 40 bytes are more than an eighth: a player should pause long before anybody is held up
+    worker.submit(Heavy(3))
+    submitting = threading.Thread(target=worker.submit, args=(Heavy(4),))
+    submitting.start()
+    submitting.join(0.1)
+    assert submitting.is_alive() and worker.waiting == 2
+    gate.open.set()
+    submitting.join(5)
+    idle = threading.Event()
+    worker.call_when_idle(idle.set)
+    assert idle.wait(5) and gate.done == [1, 2, 3, 4] and not worker.crowded
+    monkeypatch.setattr(worker_module, "MAX_BYTES", 10)
+    again = threading.Event()
+    worker.submit(Heavy(5))  # too heavy by itself: it gets in alone
+    worker.call_when_idle(again.set)
+    assert again.wait(5) and gate.done[-1] == 5
+    worker.stop()
+
+
 def test_a_prediction_never_replaces_a_set():
     gate, idle = Gate(), threading.Event()
     worker = Worker(gate, keep_all=False)
     worker.start()
-    worker.submit(1)
+    worker.submit(Task(1))
     assert gate.entered.wait(5)
-    worker.submit(2)
-    worker.offer("prediction")
+    worker.submit(Task(2))
+    worker.offer(Task(3))
     worker.call_when_idle(idle.set)
     gate.open.set()
     assert idle.wait(5) and gate.done == [1, 2]
@@ -77,8 +114,8 @@ def test_stop_finishes_the_set_at_hand_and_forgets_the_rest():
     gate = Gate()
     worker = Worker(gate, keep_all=True)
     worker.start()
-    worker.submit(1)
-    worker.submit(2)
+    worker.submit(Task(1))
+    worker.submit(Task(2))
     assert gate.entered.wait(5)
     stopping = threading.Thread(target=worker.stop)
     stopping.start()
@@ -95,7 +132,7 @@ def test_an_exception_ends_the_thread_and_is_kept():
 
     worker = Worker(fail, keep_all=True)
     worker.start()
-    worker.submit("infer")
+    worker.submit(Task(7))
     worker._thread.join(5)
-    assert str(worker.error) == "cannot infer"
+    assert str(worker.error) == "cannot 7"
     worker.stop()

@@ -25,6 +25,9 @@ from syncl_core.tracking.mutr3d.state import (
 )
 from syncl_core.tracking.postprocess import read_tracks
 
+_BORDER = 1e-5
+"""As released: a centre is remembered as a logit, which ends at this distance from the range's border (fractions)."""
+
 
 class MUTR3D(DETR3D, Tracker):
     """Parameter names are those of the public checkpoints."""
@@ -70,7 +73,7 @@ class MUTR3D(DETR3D, Tracker):
         score, label = head.logits[-1].sigmoid().max(dim=-1)
         rows = dataclasses.replace(
             rows,
-            reference=denormalize(head.reference, self.pts_bbox_head.pc_range),
+            reference=denormalize(head.reference.clamp(_BORDER, 1 - _BORDER), self.pts_bbox_head.pc_range),
             box=head.box[-1],
             score=score,
             label=label,
