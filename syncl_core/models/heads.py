@@ -103,30 +103,7 @@ class PETRHead(nn.Module):
 
         `parallel` decodes every query a second time without self-attention, SynCL's C-decoder: rows M to 2M.
         """
-        decoder = self.transformer["decoder"]
-        keys_values = decoder.project(memory.tokens, memory.position)
-        content, where, reference = queries.content, queries.position, queries.reference
-        if parallel:
-            content, where, reference = (torch.cat([x, x], dim=1) for x in (content, where, reference))
-        num_rows = queries.content.shape[1]
-        raw = decoder.run_layers(
-            content,
-            where,
-            keys_values,
-            queries.valid,
-            memory.valid,
-            all_layers=all_layers,
-            num_parallel=num_rows if parallel else 0,
-        )
-        features = decoder.post_norm(raw)
-        reference, code = resolve_center(self.regress(features), reference)
-        return HeadOutput(
-            logits=classify_rows(self, features, num_rows).float(),
-            box=with_center(code, denormalize(reference, self.pc_range)),
-            features=features,
-            reference=reference[-1],
-            raw=raw,
-        )
+        return decode_queries(self, memory, queries, all_layers, parallel)
 
     def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
         """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
@@ -135,6 +112,41 @@ class PETRHead(nn.Module):
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         """Raw box codes [L, B, M, 10] of the last L layers' features [L, B, M, D]."""
         return self.reg_branches[0](features)
+
+
+def decode_queries(
+    head: nn.Module,
+    memory: Memory,
+    queries: Queries,
+    all_layers: bool,
+    parallel: bool,
+    context: tuple[torch.Tensor, torch.Tensor] | None = None,  # further rows for self-attention: content and position
+) -> HeadOutput:
+    """The way of PETR's heads from M queries to classes and boxes; twice as many rows with `parallel`."""
+    decoder = head.transformer["decoder"]
+    content, where, reference = queries.content, queries.position, queries.reference
+    if parallel:
+        content, where, reference = (torch.cat([x, x], dim=1) for x in (content, where, reference))
+    num_rows = queries.content.shape[1]
+    raw = decoder.run_layers(
+        content,
+        where,
+        decoder.project(memory.tokens, memory.position),
+        queries.valid,
+        memory.valid,
+        all_layers=all_layers,
+        num_parallel=num_rows if parallel else 0,
+        context=context,
+    )
+    features = decoder.post_norm(raw)
+    center, code = resolve_center(head.regress(features), reference)
+    return HeadOutput(
+        logits=classify_rows(head, features, num_rows).float(),
+        box=with_center(code, denormalize(center, head.pc_range)),
+        features=features,
+        reference=center[-1],
+        raw=raw,
+    )
 
 
 def classify_rows(head: nn.Module, features: torch.Tensor, num_rows: int) -> torch.Tensor:

@@ -15,9 +15,17 @@ from torch import nn
 
 from syncl_core.config import ModelConfig
 from syncl_core.models import position
-from syncl_core.models.box_code import CODE_SIZE, denormalize, normalize, resolve_center, with_center
+from syncl_core.models.box_code import CODE_SIZE, denormalize, normalize
 from syncl_core.models.decoder import Context, Decoder
-from syncl_core.models.heads import HeadOutput, Memory, Queries, class_branch, classify_rows, track_class_branches
+from syncl_core.models.heads import (
+    HeadOutput,
+    Memory,
+    Queries,
+    class_branch,
+    decode_queries,
+    token_valid,
+    track_class_branches,
+)
 from syncl_core.models.motion_norm import FeatureGate, MotionNorm
 from syncl_core.models.stream_memory import Entries
 
@@ -85,17 +93,16 @@ class StreamPETRHead(nn.Module):
         """Features [B*N, D, h, w], where they look, and camera_valid [B, N] -> Memory."""
         batch, cameras = camera_valid.shape
         tokens = self.memory_embed(features.flatten(2).transpose(1, 2)).reshape(batch, -1, features.shape[1])
+        valid = token_valid(camera_valid, tokens.shape[1])
         per_camera = tokens.shape[1] // cameras
         # As released: row i of the focal lengths goes to token i, although the cameras take turns there (i mod N), not
         # in the tokens. The weights are trained with it.
         focal = _fill_missing(places.focal, camera_valid).repeat(1, per_camera, 1) / FOCAL_UNIT
         tokens = self.spatial_alignment(tokens, torch.cat([focal, places.ray], dim=-1))
-        # Attention needs something to look at: without any image that is all the black ones.
-        visible = camera_valid | ~camera_valid.any(dim=1, keepdim=True)
         return Memory(
             tokens=tokens,
             position=self.featurized_pe(places.position, tokens),
-            valid=visible.repeat_interleave(per_camera, dim=1),
+            valid=valid,
         )
 
     def object_queries(self, batch: int) -> Queries:
@@ -133,34 +140,15 @@ class StreamPETRHead(nn.Module):
         `parallel` decodes every query a second time without self-attention, and so without `context`: SynCL's
         C-decoder, rows M to 2M.
         """
-        decoder = self.transformer["decoder"]
-        content, place, reference = queries.content, queries.position, queries.reference
-        if parallel:
-            content, place, reference = (torch.cat([x, x], dim=1) for x in (content, place, reference))
-        num_rows = queries.content.shape[1]
-        raw = decoder.run_layers(
-            content,
-            place,
-            decoder.project(memory.tokens, memory.position),
-            queries.valid,
-            memory.valid,
-            all_layers=all_layers,
-            num_parallel=num_rows if parallel else 0,
-            context=context,
-        )
-        features = decoder.post_norm(raw)
-        center, code = resolve_center(self.reg_branches[0](features), reference)
-        return HeadOutput(
-            logits=classify_rows(self, features, num_rows).float(),
-            box=with_center(code, denormalize(center, self.pc_range)),
-            features=features,
-            reference=center[-1],
-            raw=raw,
-        )
+        return decode_queries(self, memory, queries, all_layers, parallel, context)
 
     def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
         """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
         return branches[0](features)
+
+    def regress(self, features: torch.Tensor) -> torch.Tensor:
+        """Raw box codes [L, B, M, 10] of the last L layers' features [L, B, M, D]."""
+        return self.reg_branches[0](features)
 
     def _queries(
         self,

@@ -14,7 +14,8 @@ from syncl_core.models.box_code import code_center
 from syncl_core.models.reasoning import Refined
 from syncl_core.tensors import TrackState
 from syncl_core.tracking.base import Decision
-from syncl_core.tracking.state import ROW_FIELDS, select_rows
+from syncl_core.tracking.slots import best_rows, give_identities, select_rows
+from syncl_core.tracking.state import ROW_FIELDS
 
 COAST_SCORE = 0.01
 """Score of a track that was not seen: below every output threshold, and first to go when slots are short."""
@@ -90,17 +91,14 @@ def _commit(rows: TrackState, refined: Refined, seen: torch.Tensor) -> TrackStat
 
 def _keep_best(rows: TrackState, keep: torch.Tensor, seen: torch.Tensor, slots: int) -> tuple[TrackState, torch.Tensor]:
     """The `slots` best rows to keep, in their old order; only they get identities, none is spent on other rows."""
-    best = torch.where(keep, rows.score, -1.0).argsort(dim=1, descending=True, stable=True)[:, :slots]
-    # Sorted again by row, so that nearly equal scores cannot swap identities.
-    index = best.sort(dim=1).values
+    index = best_rows(keep, rows.score, slots)
     kept, seen = keep.gather(1, index), seen.gather(1, index)
-    state = select_rows(rows, index)
-    born = kept & (state.track_id < 0)
-    new_id = state.next_id[:, None] + born.cumsum(dim=1) - 1
+    state = select_rows(rows, ROW_FIELDS, index)
+    track_id, next_id = give_identities(state.track_id, kept, state.next_id)
     state = dataclasses.replace(
         state,
-        track_id=torch.where(born, new_id, torch.where(kept, state.track_id, -1)),
-        next_id=state.next_id + born.sum(dim=1),
+        track_id=track_id,
+        next_id=next_id,
         dropped=state.dropped + keep.sum(dim=1) - kept.sum(dim=1),
     )
     return state, seen

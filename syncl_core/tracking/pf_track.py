@@ -15,7 +15,8 @@ from syncl_core.tensors import Frame, Tracks, TrackState, TwoFrameState
 from syncl_core.tracking import lifecycle
 from syncl_core.tracking.base import Decision, Observation, Tracker
 from syncl_core.tracking.postprocess import read_tracks
-from syncl_core.tracking.state import clear_free_rows, free_all_rows, init_state, propagate
+from syncl_core.tracking.slots import clear_free_rows
+from syncl_core.tracking.state import ROW_FIELDS, free_all_rows, init_state, propagate
 
 
 class PFTrack(Detector, Tracker):
@@ -59,7 +60,7 @@ class PFTrack(Detector, Tracker):
         if self.STReasoner:
             motion = self.STReasoner.forecast(state.history, state.history_valid)
             state = lifecycle.commit_forecast(state, motion, seen)
-        return clear_free_rows(state)
+        return clear_free_rows(state, ROW_FIELDS)
 
     def read(self, state: TrackState) -> Tracks:
         return read_tracks(state, self.config)

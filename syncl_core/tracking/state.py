@@ -13,6 +13,7 @@ from syncl_core.models.box_code import CODE_SIZE, code_center, code_velocity, wi
 from syncl_core.models.petrv2 import empty_past
 from syncl_core.models.position import relative_transform
 from syncl_core.tensors import Frame, TrackState, TwoFrameState
+from syncl_core.tracking.slots import clear_free_rows
 
 ROW_FIELDS = (
     *("query", "reference", "box", "score", "label", "track_id"),
@@ -55,26 +56,9 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
     return TwoFrameState(**values, past=empty_past(config, batch, device))
 
 
-def select_rows(state: TrackState, index: torch.Tensor) -> TrackState:
-    """The rows `index` [B, K'] of every scene, in that order."""
-    batch = torch.arange(index.shape[0], device=index.device)[:, None]
-    return dataclasses.replace(state, **{name: getattr(state, name)[batch, index] for name in ROW_FIELDS})
-
-
-def clear_free_rows(state: TrackState) -> TrackState:
-    """Free slots hold zeros again, so that equal tracks mean equal states and no old number lives on."""
-    free = state.track_id < 0
-
-    def clear(name: str) -> torch.Tensor:
-        value = getattr(state, name)
-        return value.masked_fill(free.view(*free.shape, *[1] * (value.ndim - 2)), -1 if name == "track_id" else 0)
-
-    return dataclasses.replace(state, **{name: clear(name) for name in ROW_FIELDS})
-
-
 def free_all_rows(state: TrackState) -> TrackState:
     """All tracks end; the count of identities goes on."""
-    return clear_free_rows(dataclasses.replace(state, track_id=torch.full_like(state.track_id, -1)))
+    return clear_free_rows(dataclasses.replace(state, track_id=torch.full_like(state.track_id, -1)), ROW_FIELDS)
 
 
 def propagate(state: TrackState, frame: Frame, config: TrackConfig) -> TrackState:

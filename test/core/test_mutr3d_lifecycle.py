@@ -12,8 +12,8 @@ from tiny_tracker import drive, make_frame, pose
 from syncl_core.config import TrackConfig
 from syncl_core.models.box_code import code_center, code_velocity, code_yaw, encode_boxes
 from syncl_core.tracking.mutr3d import lifecycle, motion
-from syncl_core.tracking.mutr3d.slots import best_rows, give_identities
 from syncl_core.tracking.mutr3d.state import init_state, propagate
+from syncl_core.tracking.slots import best_rows, give_identities
 
 CONFIG = TrackConfig(score_threshold=0.4, filter_threshold=0.35, max_age=5)
 

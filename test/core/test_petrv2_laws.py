@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from law_helpers import assert_equal, track
 from tiny_petrv2 import moving_rig_drive, petrv2_config, tiny_petrv2, without_camera
 from tiny_tracker import CAMERAS, make_frame, stack
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,32 +21,12 @@ def tracker():
     return tiny_petrv2(31, born=0.2)
 
 
-def _track(tracker, frames, state=None):
-    state = tracker.init_state() if state is None else state
-    outputs = []
-    with torch.inference_mode():
-        for frame in frames:
-            state, tracks = tracker.step(state, frame)
-            outputs.append(tracks)
-    return state, outputs
-
-
-def _assert_equal(ours, theirs, row: int = 0, tolerance: float = 0.0):
-    """Scene `row` of ours is the only scene of theirs."""
-    mine, others = to_dict(ours), to_dict(theirs)
-    assert mine.keys() == others.keys()
-    for name, value in others.items():
-        torch.testing.assert_close(
-            mine[name][row], value[0], atol=tolerance, rtol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
-        )
-
-
 def _moved(frame, **changes):
     return dataclasses.replace(frame, **changes)
 
 
 def test_the_state_holds_the_frame(tracker):
-    state, _ = _track(tracker, [without_camera(moving_rig_drive(1)[0], 1)])
+    state, _ = track(tracker, [without_camera(moving_rig_drive(1)[0], 1)])
     assert isinstance(state, TwoFrameState) and state.past.tokens.shape == (1, 3 * 2 * 4, 16)
     assert state.past.camera_valid.tolist() == [[True, False, True]]
     assert torch.equal(state.past.image_from_model[0, 1], torch.eye(4).double())  # no NaN is remembered
@@ -57,15 +38,15 @@ def test_scenes_in_a_batch_do_not_see_each_other(tracker):
     scenes = [moving_rig_drive(5), moving_rig_drive(5, start=40), moving_rig_drive(5, start=80)]
     scenes[1] = [without_camera(frame, 1) for frame in scenes[1]]
     frames = [stack(row) for row in zip(*scenes, strict=True)]
-    state, _ = _track(tracker, frames[:2], tracker.init_state(3))
+    state, _ = track(tracker, frames[:2], tracker.init_state(3))
     fresh = _pytree.tree_map(lambda value, empty: torch.cat([value[:2], empty]), state, tracker.init_state())
-    state, outputs = _track(tracker, frames[2:], fresh)
+    state, outputs = track(tracker, frames[2:], fresh)
     assert outputs[-1].valid.sum(dim=1).min() > 0
     for row, alone in enumerate((scenes[0], scenes[1], scenes[2][2:])):
-        expected, expected_outputs = _track(tracker, alone)
-        _assert_equal(state, expected, row, tolerance=1e-4)
+        expected, expected_outputs = track(tracker, alone)
+        assert_equal(state, expected, row, tolerance=1e-4)
         for ours, theirs in zip(outputs, expected_outputs[-3:], strict=True):
-            _assert_equal(ours, theirs, row, tolerance=1e-4)
+            assert_equal(ours, theirs, row, tolerance=1e-4)
 
 
 @torch.inference_mode()
@@ -85,30 +66,30 @@ def test_every_scene_of_a_batch_has_its_own_earlier_frame(tracker):
 
 def test_chunked_is_whole_and_a_snapshot_is_the_state(tracker, tmp_path):
     frames = moving_rig_drive(8)
-    whole, outputs = _track(tracker, frames)
-    state, _ = _track(tracker, frames[:5])
+    whole, outputs = track(tracker, frames)
+    state, _ = track(tracker, frames[:5])
     torch.save(to_dict(state), tmp_path / "state.pt")
     saved = torch.load(tmp_path / "state.pt", weights_only=True)
     assert {"past.tokens", "past.image_from_model", "past.t_ns"} <= saved.keys()
-    chunked, tail = _track(tracker, frames[5:], from_dict(tracker.init_state(), saved))
-    _assert_equal(chunked, whole)
+    chunked, tail = track(tracker, frames[5:], from_dict(tracker.init_state(), saved))
+    assert_equal(chunked, whole)
     for ours, theirs in zip(tail, outputs[5:], strict=True):
-        _assert_equal(ours, theirs)
+        assert_equal(ours, theirs)
 
 
 def test_a_step_leaves_its_inputs_alone(tracker):
     frames = moving_rig_drive(3)
-    state, _ = _track(tracker, frames[:2])
+    state, _ = track(tracker, frames[:2])
     before = {name: value.clone() for name, value in to_dict(state).items()}
-    first, _ = _track(tracker, frames[2:], state)
+    first, _ = track(tracker, frames[2:], state)
     assert all(torch.equal(value, before[name]) for name, value in to_dict(state).items())
-    _assert_equal(_track(tracker, frames[2:], state)[0], first)
+    assert_equal(track(tracker, frames[2:], state)[0], first)
 
 
 def test_camera_order_does_not_matter_if_their_embeddings_move_along(tracker, monkeypatch):
     order, missing = [2, 0, 1], ((), (1,), (), (0,))
     frames = [without_camera(f, *names) for f, names in zip(moving_rig_drive(4), missing, strict=True)]
-    state, outputs = _track(tracker, frames)
+    state, outputs = track(tracker, frames)
     shuffled = [
         _moved(
             f,
@@ -118,13 +99,13 @@ def test_camera_order_does_not_matter_if_their_embeddings_move_along(tracker, mo
         )
         for f in frames
     ]
-    _, unpermuted = _track(tracker, shuffled[:1])
+    _, unpermuted = track(tracker, shuffled[:1])
     assert (unpermuted[0].center - outputs[0].center).abs().max() > 1e-3  # otherwise this law would say nothing
     original, views = position.token_sine, order + [n + len(order) for n in order]
     monkeypatch.setattr(position, "token_sine", lambda *args: original(*args)[views])
-    _, permuted = _track(tracker, shuffled)
+    _, permuted = track(tracker, shuffled)
     for ours, theirs in zip(permuted, outputs, strict=True):
-        _assert_equal(ours, theirs, tolerance=1e-4)
+        assert_equal(ours, theirs, tolerance=1e-4)
 
 
 def test_what_a_missing_camera_would_have_shown_does_not_matter_now_or_later(tracker):
@@ -132,9 +113,9 @@ def test_what_a_missing_camera_would_have_shown_does_not_matter_now_or_later(tra
     for fill, matrix in ((0, torch.eye(4)), (255, torch.full((4, 4), torch.nan)), (7, torch.zeros(4, 4))):
         frames = [without_camera(f, *missing) for f, missing in zip(moving_rig_drive(3), ((), (1,), ()), strict=True)]
         frames[1].images[:, 1], frames[1].image_from_model[:, 1] = fill, matrix.double()
-        states.append(_track(tracker, frames)[0])
+        states.append(track(tracker, frames)[0])
     for other in states[1:]:
-        _assert_equal(other, states[0], tolerance=1e-6)
+        assert_equal(other, states[0], tolerance=1e-6)
 
 
 def test_a_camera_missing_in_the_past_takes_its_tokens_away(tracker):
@@ -153,7 +134,7 @@ def test_a_camera_missing_in_the_past_takes_its_tokens_away(tracker):
 @pytest.mark.parametrize("alive", [0, 1, 2])
 def test_degraded_sets_stay_finite(tracker, alive):
     frames = [without_camera(f, *range(alive, len(CAMERAS))) for f in moving_rig_drive(3)]
-    state, outputs = _track(tracker, frames)
+    state, outputs = track(tracker, frames)
     for value in (state, *outputs):
         assert all(tensor.isfinite().all() for tensor in to_dict(value).values())
 
@@ -184,11 +165,11 @@ def test_where_the_world_begins_does_not_matter(tracker):
     turn = torch.tensor([[0, -1, 0, 4000], [1, 0, 0, -900], [0, 0, 1, 5], [0, 0, 0, 1]], dtype=torch.float64)
     frames = moving_rig_drive(4)
     elsewhere = [_moved(f, global_from_model=turn @ f.global_from_model) for f in frames]
-    _, outputs = _track(tracker, frames)
-    for ours, theirs in zip(_track(tracker, elsewhere)[1], outputs, strict=True):
-        _assert_equal(ours, theirs, tolerance=1e-4)
+    _, outputs = track(tracker, frames)
+    for ours, theirs in zip(track(tracker, elsewhere)[1], outputs, strict=True):
+        assert_equal(ours, theirs, tolerance=1e-4)
     still = [_moved(f, global_from_model=frames[0].global_from_model) for f in frames]
-    assert (_track(tracker, still)[1][1].center - outputs[1].center).abs().max() > 1e-3  # what it did counts
+    assert (track(tracker, still)[1][1].center - outputs[1].center).abs().max() > 1e-3  # what it did counts
 
 
 @torch.inference_mode()
@@ -198,10 +179,10 @@ def test_a_detector_sees_the_frame_before_but_keeps_no_tracks():
     )
     detector.config = dataclasses.replace(detector.config, num_tracking_classes=10)
     frames = moving_rig_drive(3)
-    state, outputs = _track(detector, frames)
+    state, outputs = track(detector, frames)
     assert outputs[2].valid.sum() > 2
     assert not set(outputs[2].track_id.flatten().tolist()) & set(outputs[1].track_id.flatten().tolist()) - {-1}
-    two, _ = detector.step(_track(detector, frames[1:2])[0], frames[2])
+    two, _ = detector.step(track(detector, frames[1:2])[0], frames[2])
     alone, _ = detector.step(detector.init_state(), frames[2])
     assert torch.equal(two.box, state.box)  # the frame before that is forgotten
     assert (alone.box - state.box).abs().max() > 1e-3

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from law_helpers import assert_equal, track
 from tiny_stream import stream_drive, stream_frame, tiny_stream
 from tiny_tracker import CAMERAS, drive, make_frame, stack
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,28 +20,6 @@ from syncl_core.tracking.build import build_tracker
 FRAMEWORKS = ("none", "mutr3d")
 
 
-def _track(tracker, frames, state=None):
-    state = tracker.init_state() if state is None else state
-    outputs = []
-    with torch.inference_mode():
-        for frame in frames:
-            state, tracks = tracker.step(state, frame)
-            outputs.append(tracks)
-    return state, outputs
-
-
-def _assert_equal(ours, theirs, row: int = 0, tolerance: float = 0.0):
-    """Scene `row` of ours is the only scene of theirs."""
-    ours, theirs = to_dict(ours), to_dict(theirs)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        a, b = value[row], theirs[name][0]
-        if a.is_floating_point():
-            torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
-        else:
-            assert torch.equal(a, b), name
-
-
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_scenes_in_a_batch_do_not_see_each_other(framework):
     """Three scenes, one of them began later, one has a dead camera: each equals itself alone."""
@@ -49,36 +28,36 @@ def test_scenes_in_a_batch_do_not_see_each_other(framework):
     valid = torch.tensor([[True, False, True]])
     scenes[2] = [dataclasses.replace(frame, camera_valid=valid) for frame in scenes[2]]
     batches = [stack(list(frames)) for frames in zip(*scenes, strict=True)]
-    state, _ = _track(tracker, batches[:2], tracker.init_state(3))
+    state, _ = track(tracker, batches[:2], tracker.init_state(3))
     state = tree_map(lambda old, new: torch.cat([old[:1], new, old[2:]]), state, tracker.init_state())
-    state, outputs = _track(tracker, batches[2:], state)
+    state, outputs = track(tracker, batches[2:], state)
     assert sum(int(tracks.valid.sum()) for tracks in outputs) > 0
     for row, frames in enumerate(scenes):
-        alone, _ = _track(tracker, frames[2:] if row == 1 else frames)
-        _assert_equal(state, alone, row, tolerance=2e-4)
+        alone, _ = track(tracker, frames[2:] if row == 1 else frames)
+        assert_equal(state, alone, row, tolerance=2e-4)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_chunked_is_whole_and_a_snapshot_is_the_state(tmp_path, framework):
     tracker, frames = tiny_stream(framework, 5), stream_drive(6)
-    whole, outputs = _track(tracker, frames)
-    state, _ = _track(tracker, frames[:3])
+    whole, outputs = track(tracker, frames)
+    state, _ = track(tracker, frames[:3])
     torch.save(to_dict(state), tmp_path / "state.pt")
     restored = from_dict(tracker.init_state(), torch.load(tmp_path / "state.pt", weights_only=True))
-    chunked, tail = _track(tracker, frames[3:], restored)
-    _assert_equal(chunked, whole)
+    chunked, tail = track(tracker, frames[3:], restored)
+    assert_equal(chunked, whole)
     for ours, theirs in zip(tail, outputs[3:], strict=True):
-        _assert_equal(ours, theirs)
+        assert_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_step_leaves_its_inputs_alone(framework):
     tracker, frames = tiny_stream(framework, 5), stream_drive(3)
-    state, _ = _track(tracker, frames[:2])
+    state, _ = track(tracker, frames[:2])
     before = {name: value.clone() for name, value in to_dict(state).items()}
-    first, _ = _track(tracker, frames[2:], state)
+    first, _ = track(tracker, frames[2:], state)
     assert all(torch.equal(value, before[name]) for name, value in to_dict(state).items())
-    _assert_equal(_track(tracker, frames[2:], state)[0], first)
+    assert_equal(track(tracker, frames[2:], state)[0], first)
 
 
 @pytest.mark.parametrize("different", [False, True])
@@ -89,12 +68,12 @@ def test_camera_order_matters_only_if_focal_lengths_differ(different):
     shuffled = [
         dataclasses.replace(f, images=f.images[:, order], image_from_model=f.image_from_model[:, order]) for f in frames
     ]
-    (state, _), (permuted, _) = _track(tracker, frames), _track(tracker, shuffled)
+    (state, _), (permuted, _) = track(tracker, frames), track(tracker, shuffled)
     if different:
         assert (state.queue.feature - permuted.queue.feature).abs().max() > 1e-3
     else:
         assert state.next_id.item() > 0
-        _assert_equal(permuted, state, tolerance=2e-4)
+        assert_equal(permuted, state, tolerance=2e-4)
 
 
 def test_what_a_missing_camera_would_have_shown_does_not_matter():
@@ -104,9 +83,9 @@ def test_what_a_missing_camera_would_have_shown_does_not_matter():
         images, matrices = frame.images.clone(), frame.image_from_model.clone()
         images[:, 1], matrices[:, 1] = fill, matrix.double()
         degraded = dataclasses.replace(frame, images=images, image_from_model=matrices, camera_valid=valid)
-        outputs.append(_track(tracker, [degraded])[0])
+        outputs.append(track(tracker, [degraded])[0])
     for other in outputs[1:]:
-        _assert_equal(other, outputs[0], tolerance=1e-6)
+        assert_equal(other, outputs[0], tolerance=1e-6)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -114,14 +93,14 @@ def test_what_a_missing_camera_would_have_shown_does_not_matter():
 def test_degraded_sets_stay_finite(framework, alive):
     tracker = tiny_stream(framework, 5)
     valid = torch.arange(len(CAMERAS))[None] < alive
-    state, outputs = _track(tracker, [dataclasses.replace(f, camera_valid=valid) for f in stream_drive(3)])
+    state, outputs = track(tracker, [dataclasses.replace(f, camera_valid=valid) for f in stream_drive(3)])
     for value in (state, *outputs):
         assert all(tensor.isfinite().all() for tensor in to_dict(value).values())
 
 
 def test_free_slots_change_nothing():
     few, many = (tiny_stream("mutr3d", 10, slots=slots, score_threshold=0.38) for slots in (20, 40))
-    (state, ours), (_, theirs) = (_track(tracker, stream_drive(4)) for tracker in (few, many))
+    (state, ours), (_, theirs) = (track(tracker, stream_drive(4)) for tracker in (few, many))
     assert state.dropped.item() == 0
     for a, b in zip(ours, theirs, strict=True):
         for name in ("track_id", "center", "size", "yaw", "velocity", "score"):
@@ -144,13 +123,13 @@ def test_a_step_never_waits_for_the_device(framework):
 def test_the_detector_remembers_but_names_nobody_twice():
     tracker = tiny_stream("none", 2, slots=16, score_threshold=0.0, output_threshold=0.0)
     frames = stream_drive(3)
-    _, outputs = _track(tracker, frames)
+    _, outputs = track(tracker, frames)
     seen: set[int] = set()
     for tracks in outputs:
         ids = set(tracks.track_id[tracks.valid].tolist())
         assert ids and not ids & seen
         seen |= ids
-    _, (alone,) = _track(tracker, frames[-1:])
+    _, (alone,) = track(tracker, frames[-1:])
     assert not torch.equal(alone.center, outputs[-1].center)
 
 
@@ -159,7 +138,7 @@ def test_parallel_rows_see_only_the_images(framework):
     """SynCL's C rows: same queries, no self-attention; S rows do not change; no other row matters, nor the queue."""
     tracker = tiny_stream(framework, 5)
     *frames, last = stream_drive(3)
-    state, _ = _track(tracker, frames)
+    state, _ = track(tracker, frames)
     with torch.inference_mode():
         plain = tracker.observe(state, last, all_layers=True)
         both = tracker.observe(state, last, all_layers=True, parallel=True)

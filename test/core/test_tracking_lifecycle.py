@@ -11,7 +11,8 @@ from syncl_core.models.box_code import code_yaw, encode_boxes
 from syncl_core.models.reasoning import Refined
 from syncl_core.tracking.lifecycle import COAST_SCORE, commit, commit_forecast, judge
 from syncl_core.tracking.postprocess import read_tracks
-from syncl_core.tracking.state import clear_free_rows, init_state, propagate
+from syncl_core.tracking.slots import clear_free_rows
+from syncl_core.tracking.state import ROW_FIELDS, init_state, propagate
 
 CONFIG = tiny_config()
 QUERIES, DIM, CLASSES = CONFIG.model.num_queries, CONFIG.model.embed_dim, len(CONFIG.classes)
@@ -36,7 +37,7 @@ def _see(state, births=(), tracks=None, config=CONFIG, label=0, t=None):
     decision = judge(state, refined, config.track, config.num_tracking_classes)
     state, seen = commit(state, refined, decision)
     motion = torch.rand(1, slots, CONFIG.model.future_steps, 2)
-    state = clear_free_rows(commit_forecast(state, motion, seen))
+    state = clear_free_rows(commit_forecast(state, motion, seen), ROW_FIELDS)
     return state, read_tracks(state, config)
 
 

@@ -69,23 +69,6 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
     )
 
 
-def select_rows(state: MUTR3DState, index: torch.Tensor) -> MUTR3DState:
-    """The rows `index` [B, K'] of every scene, in that order."""
-    batch = torch.arange(index.shape[0], device=index.device)[:, None]
-    return dataclasses.replace(state, **{name: getattr(state, name)[batch, index] for name in ROW_FIELDS})
-
-
-def clear_free_rows(state: MUTR3DState) -> MUTR3DState:
-    """Free slots hold zeros again, so that equal tracks mean equal states and no old number lives on."""
-    free = state.track_id < 0
-
-    def clear(name: str) -> torch.Tensor:
-        value = getattr(state, name)
-        return value.masked_fill(free.view(*free.shape, *[1] * (value.ndim - 2)), -1 if name == "track_id" else 0)
-
-    return dataclasses.replace(state, **{name: clear(name) for name in ROW_FIELDS})
-
-
 def propagate(state: MUTR3DState, frame: Frame, config: TrackConfig) -> MUTR3DState:
     """Move the tracks to the time and the model frame of `frame`. Before the first frame nothing moves.
 

@@ -14,16 +14,9 @@ from syncl_core.tracking.base import Decision, Observation, Tracker
 from syncl_core.tracking.mutr3d import lifecycle
 from syncl_core.tracking.mutr3d.memory_bank import MemoryBank
 from syncl_core.tracking.mutr3d.query_interaction import QueryInteraction
-from syncl_core.tracking.mutr3d.slots import best_rows, give_identities
-from syncl_core.tracking.mutr3d.state import (
-    ROW_FIELDS,
-    MUTR3DState,
-    clear_free_rows,
-    init_state,
-    propagate,
-    select_rows,
-)
+from syncl_core.tracking.mutr3d.state import ROW_FIELDS, MUTR3DState, init_state, propagate
 from syncl_core.tracking.postprocess import read_tracks
+from syncl_core.tracking.slots import best_rows, clear_free_rows, give_identities, select_rows
 
 _BORDER = 1e-5
 """As released: a centre is remembered as a logit, which ends at this distance from the range's border (fractions)."""
@@ -82,12 +75,12 @@ class MUTR3D(DETR3D, Tracker):
             age=rows.age + (rows.track_id >= 0),
         )
         index = best_rows(decision.keep, score.detach(), self.config.track.slots)
-        kept, state = decision.keep.gather(1, index), select_rows(rows, index)
+        kept, state = decision.keep.gather(1, index), select_rows(rows, ROW_FIELDS, index)
         features = head.features[-1].gather(1, index[..., None].expand(-1, -1, head.features.shape[-1]))
         track_id, next_id = give_identities(state.track_id, kept, state.next_id)
         dropped = state.dropped + decision.keep.sum(dim=1) - kept.sum(dim=1)
         state = dataclasses.replace(state, track_id=track_id, next_id=next_id, dropped=dropped)
-        return clear_free_rows(self._prepare(state, features))
+        return clear_free_rows(self._prepare(state, features), ROW_FIELDS)
 
     def read(self, state: MUTR3DState) -> Tracks:
         tracks = read_tracks(state, self.config)

@@ -8,6 +8,7 @@ from syncl_core.models.box_code import code_center, code_velocity
 from syncl_core.models.heads import HeadOutput
 from syncl_core.models.stream_memory import found_now, join, select, where
 from syncl_core.tracking.base import Decision
+from syncl_core.tracking.slots import best_rows, give_identities
 from syncl_core.tracking.stream.state import Slots, StreamState, clear_free, free_slots
 
 COAST_SCORE = 0.01
@@ -38,16 +39,13 @@ def commit_rows(state: StreamState, rows: Slots, news: Slots, decision: Decision
         where(decision.seen, news, coasting), track_id=track_id, misses=decision.misses, age=rows.age + alive
     )
     slots = state.slots.track_id.shape[1]
-    best = torch.where(decision.keep, rows.score, -1.0).argsort(dim=1, descending=True, stable=True)[:, :slots]
-    # Sorted again by row, so that nearly equal scores cannot swap identities.
-    index = best.sort(dim=1).values
+    index = best_rows(decision.keep, rows.score, slots)
     kept, rows = decision.keep.gather(1, index), select(rows, index)
-    born = kept & (rows.track_id < 0)
-    new_id = state.next_id[:, None] + born.cumsum(dim=1) - 1
-    rows = dataclasses.replace(rows, track_id=torch.where(born, new_id, torch.where(kept, rows.track_id, -1)))
+    track_id, next_id = give_identities(rows.track_id, kept, state.next_id)
+    rows = dataclasses.replace(rows, track_id=track_id)
     return dataclasses.replace(
         state,
         slots=clear_free(rows),
-        next_id=state.next_id + born.sum(dim=1),
+        next_id=next_id,
         dropped=state.dropped + decision.keep.sum(dim=1) - kept.sum(dim=1),
     )

@@ -1,5 +1,7 @@
 """Rows into a fixed number of slots: which stay, and who they are. Knows nothing of what a row holds."""
 
+import dataclasses
+
 import torch
 
 
@@ -22,3 +24,20 @@ def give_identities(
     born = kept & (track_id < 0)
     new_id = next_id[:, None] + born.cumsum(dim=1) - 1
     return torch.where(born, new_id, torch.where(kept, track_id, -1)), next_id + born.sum(dim=1)
+
+
+def select_rows(state, names: tuple[str, ...], index: torch.Tensor):
+    """The state with the rows `index` [B, K'] of every scene, in that order, in its fields `names` [B, K, ...]."""
+    batch = torch.arange(index.shape[0], device=index.device)[:, None]
+    return dataclasses.replace(state, **{name: getattr(state, name)[batch, index] for name in names})
+
+
+def clear_free_rows(state, names: tuple[str, ...]):
+    """Free slots hold zeros again, so that equal tracks mean equal states and no old number lives on."""
+    free = state.track_id < 0
+
+    def clear(name: str) -> torch.Tensor:
+        value = getattr(state, name)
+        return value.masked_fill(free.view(*free.shape, *[1] * (value.ndim - 2)), -1 if name == "track_id" else 0)
+
+    return dataclasses.replace(state, **{name: clear(name) for name in names})
