@@ -113,3 +113,21 @@ def test_missing_camera_equals_the_slow_one_that_never_had_it():
     assert sorted(state.track_id[0][state.track_id[0] >= 0].tolist()) == [row["id"] for row in twin.tracks]
     for row in twin.tracks:
         _assert_same_track(state, row, compare_motion=True)
+
+
+@torch.inference_mode()
+def test_a_track_missed_six_frames_equals_the_slow_one_until_it_dies():
+    """The published max_age of 7, while the ego turns: six misses are survived, with the seventh the track is gone."""
+    tracker = tiny_tracker(34, born=0.05)
+    twin, state, longest, deaths = _twin(tracker), tracker.init_state(), 0, 0
+    for frame in _uneven(drive(18, start=1)):
+        before = {row["id"]: row["misses"] for row in twin.tracks}
+        twin.step(*_scene(frame))
+        state, _ = tracker.step(state, frame)
+        alive = {row["id"] for row in twin.tracks}
+        assert set(state.track_id[0][state.track_id[0] >= 0].tolist()) == alive
+        for row in twin.tracks:
+            _assert_same_track(state, row, compare_motion=False)
+        longest = max([longest, *(row["misses"] for row in twin.tracks)])
+        deaths += sum(misses == 6 and identity not in alive for identity, misses in before.items())
+    assert (tracker.config.track.max_age, longest) == (7, 6) and deaths > 0
