@@ -55,7 +55,7 @@ class StreamConfig:
 class ModelConfig:
     """PF-Track on PETR. Defaults are the released 320x800 network, except for the backbone."""
 
-    backbone: str = "small"  # small (for demos and CPUs), v2_99, resnet50, resnet101; both also with _caffe, _caffe_dcn
+    backbone: str = "small"  # small, lean (CPUs), v2_99, resnet50, resnet101; both also with _caffe, _caffe_dcn
     detector: str = "petr"  # what looks at the images: petr, petrv2, detr3d, stream_petr
     framework: str = "pf_track"  # what turns detections into tracks: pf_track, mutr3d, or none (detections only)
     embed_dim: int = 256  # channels of tokens and queries

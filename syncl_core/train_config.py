@@ -33,6 +33,10 @@ class TrainConfig:
     spread_start: bool = False  # untrained queries differ, untrained boxes lie at them: for short trainings
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 
+    dense_weight: float = 0.0  # of a loss on what each cell of the finest feature map says about the object it shows
+    denoising: int = 0  # further queries per object and frame that begin near it and learn to find it ...
+    denoising_radius: float = 5.0  # ... at most so many metres away
+
     resize: tuple[float, ...] = (0.94, 1.25)  # image scale is drawn from this range, once per clip; 1 = as at inference
     flip: float = 0.0  # probability of mirrored images (0.5 for detectors, 0 for trackers as published)
     grid_mask: float = 0.7  # probability that a grid of squares is blanked in all images of a step
@@ -62,6 +66,9 @@ def check_train(config: TrainConfig) -> None:
         "workers",
         "evaluate_every",
         "max_dropped_cameras",
+        "dense_weight",
+        "denoising",
+        "denoising_radius",
     ):
         if not 0 <= (value := getattr(config, key)) < math.inf:
             raise InputError(f"train.{key}: must be zero or more, got {value}")

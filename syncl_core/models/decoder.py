@@ -87,10 +87,11 @@ class DecoderLayer(nn.Module):
         located = x + position
         serial, parallel = x.shape[1] - num_parallel, x[:, x.shape[1] - num_parallel :]
         x, located = x[:, :serial], located[:, :serial]
-        keys, values = located, x
-        if context is not None:
-            keys, values = torch.cat([located, context[0] + context[1]], dim=1), torch.cat([x, context[0]], dim=1)
-        x = self.norms[0](x + self.dropout(self_attention(located, self_attention.project(keys, values), valid)))
+        if serial:
+            keys, values = located, x
+            if context is not None:
+                keys, values = torch.cat([located, context[0] + context[1]], dim=1), torch.cat([x, context[0]], dim=1)
+            x = self.norms[0](x + self.dropout(self_attention(located, self_attention.project(keys, values), valid)))
         x = torch.cat([x, parallel], dim=1) if num_parallel else x
         x = self.norms[1](x + self.dropout(cross_attention(x + position, memory, memory_valid)))
         return self.norms[2](x + self.ffns[0](x))

@@ -78,10 +78,21 @@ class Detector(ImageEncoder):
 
     def object_queries(self, batch: int) -> Queries:
         """The learned queries that look for new objects, the same in every frame."""
-        reference = self.reference_points.weight.expand(batch, -1, -1)
-        embedded, learned = self.embed_reference(reference), self.query_feat_embedding
+        learned = self.query_feat_embedding
+        content = None if learned is None else learned.weight.expand(batch, -1, -1)
+        return self._queries_at(content, self.reference_points.weight.expand(batch, -1, -1))
+
+    def probe(self, memory: Memory, reference: torch.Tensor) -> HeadOutput:
+        """What the decoder makes of object queries at any places: see `tracking.base.Tracker.probe`."""
+        learned = self.query_feat_embedding
+        content = None if learned is None else learned.weight.mean(dim=0).expand(*reference.shape[:2], -1)
+        return self.pts_bbox_head(memory, self._queries_at(content, reference), all_layers=True, alone=True)
+
+    def _queries_at(self, content: torch.Tensor | None, reference: torch.Tensor) -> Queries:
+        """Queries at `reference` [B, M, 3] with `content` [B, M, D], or with none."""
+        embedded = self.embed_reference(reference)
         return Queries(
-            content=torch.zeros_like(embedded) if learned is None else learned.weight.expand(batch, -1, -1),
+            content=torch.zeros_like(embedded) if content is None else content,
             reference=reference,
             position=embedded,
             valid=torch.ones(reference.shape[:2], dtype=torch.bool, device=reference.device),

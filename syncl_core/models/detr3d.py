@@ -48,11 +48,20 @@ class DETR3D(ImageNormalizer):
         """The learned queries that look for new objects, the same in every frame."""
         rows = torch.arange(self.query_embedding.num_embeddings, device=self.query_embedding.weight.device)
         query = self.query_embedding(rows).expand(batch, -1, -1)
+        return self._queries_at(query, _exact(self.reference_points, query.chunk(2, dim=-1)[0]).sigmoid())
+
+    def probe(self, pyramid: Pyramid, reference: torch.Tensor) -> HeadOutput:
+        """What the decoder makes of object queries at any places: see `tracking.base.Tracker.probe`."""
+        query = self.query_embedding.weight.mean(dim=0).expand(*reference.shape[:2], -1)
+        return self.pts_bbox_head(pyramid, self._queries_at(query, reference), all_layers=True, alone=True)
+
+    def _queries_at(self, query: torch.Tensor, reference: torch.Tensor) -> SizedQueries:
+        """Position and content [B, M, 2 D], starting at `reference` [B, M, 3]."""
         position, content = query.chunk(2, dim=-1)
         return SizedQueries(
             content=content,
             position=position,
-            reference=_exact(self.reference_points, position).sigmoid(),
+            reference=reference,
             log_size=_exact(self.bbox_size_fc, position),
             valid=torch.ones(query.shape[:2], dtype=torch.bool, device=query.device),
         )

@@ -59,19 +59,24 @@ class DETR3DHead(nn.Module):
         return sines.permute(2, 0, 1) + (self.level_embeds[level] + self.cam_embeds)[..., None, None]
 
     def forward(
-        self, pyramid: Pyramid, queries: SizedQueries, all_layers: bool = False, parallel: bool = False
+        self,
+        pyramid: Pyramid,
+        queries: SizedQueries,
+        all_layers: bool = False,
+        parallel: bool = False,
+        alone: bool = False,
     ) -> HeadOutput:
         """Decode the queries. `all_layers` adds the outputs of the earlier layers, which only losses need.
 
         `parallel` decodes every query a second time without self-attention, SynCL's C-decoder: rows M to 2M, which
-        refine reference points of their own.
+        refine reference points of their own. `alone`: object queries, any number of them, that do not see each other.
         """
         num_rows = queries.content.shape[1]
         rows = queries.twice() if parallel else queries
         x, reference, log_size = rows.content, rows.reference, rows.log_size
         outputs = []
         for i, layer in enumerate(self.transformer["decoder"]["layers"]):
-            x = layer(x, rows.position, reference, pyramid, queries.valid, num_rows if parallel else 0)
+            x = layer(x, rows.position, reference, pyramid, queries.valid, num_rows if parallel or alone else 0)
             raw = self.reg_branches[i](x).float()
             center, log_size = _refine(raw, reference, log_size)
             if all_layers or i == len(self.reg_branches) - 1:
@@ -79,8 +84,8 @@ class DETR3DHead(nn.Module):
             # As released: each layer learns from its own loss, except that the second one's size reaches the first.
             reference, log_size = center.detach(), log_size if i == 0 else log_size.detach()
         box, features = (torch.stack(values) for values in zip(*outputs, strict=True))
-        logits = classify_rows(self, features, num_rows).float()
-        return HeadOutput(logits=logits, box=box, features=features, reference=center)
+        logits = self.classify(self.cls_branches, features) if alone else classify_rows(self, features, num_rows)
+        return HeadOutput(logits=logits.float(), box=box, features=features, reference=center)
 
     def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
         """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
@@ -149,8 +154,9 @@ class Layer(nn.Module):
         """[B, M, D]."""
         attention, serial = self.attentions[0]["attn"], x.shape[1] - num_parallel
         x, parallel = x[:, :serial], x[:, serial:]
-        located = x + position[:, :serial]
-        x = self.norms[0](x + self.dropout(attention(located, attention.project(located, x), valid)))
+        if serial:
+            located = x + position[:, :serial]
+            x = self.norms[0](x + self.dropout(attention(located, attention.project(located, x), valid)))
         x = self.norms[1](self.attentions[1](torch.cat([x, parallel], dim=1), position, reference, pyramid))
         return self.norms[2](x + self.ffns[0](x))
 

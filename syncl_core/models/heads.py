@@ -98,12 +98,15 @@ class PETRHead(nn.Module):
         embedding = (where if gate is None else where * gate) + self.adapt_pos3d(sines)
         return embedding.flatten(3).transpose(2, 3).flatten(1, 2)
 
-    def forward(self, memory: Memory, queries: Queries, all_layers: bool = False, parallel: bool = False) -> HeadOutput:
+    def forward(
+        self, memory: Memory, queries: Queries, all_layers: bool = False, parallel: bool = False, alone: bool = False
+    ) -> HeadOutput:
         """Decode the queries. `all_layers` adds the outputs of the earlier layers, which only losses need.
 
-        `parallel` decodes every query a second time without self-attention, SynCL's C-decoder: rows M to 2M.
+        `parallel` decodes every query a second time without self-attention, SynCL's C-decoder: rows M to 2M. `alone`:
+        object queries, any number of them, that do not see each other.
         """
-        return decode_queries(self, memory, queries, all_layers, parallel)
+        return decode_queries(self, memory, queries, all_layers, parallel, alone=alone)
 
     def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
         """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""
@@ -121,6 +124,7 @@ def decode_queries(
     all_layers: bool,
     parallel: bool,
     context: tuple[torch.Tensor, torch.Tensor] | None = None,  # further rows for self-attention: content and position
+    alone: bool = False,  # object queries that do not see each other
 ) -> HeadOutput:
     """The way of PETR's heads from M queries to classes and boxes; twice as many rows with `parallel`."""
     decoder = head.transformer["decoder"]
@@ -135,13 +139,14 @@ def decode_queries(
         queries.valid,
         memory.valid,
         all_layers=all_layers,
-        num_parallel=num_rows if parallel else 0,
+        num_parallel=num_rows if parallel or alone else 0,
         context=context,
     )
     features = decoder.post_norm(raw)
+    logits = head.classify(head.cls_branches, features) if alone else classify_rows(head, features, num_rows)
     center, code = resolve_center(head.regress(features), reference)
     return HeadOutput(
-        logits=classify_rows(head, features, num_rows).float(),
+        logits=logits.float(),
         box=with_center(code, denormalize(center, head.pc_range)),
         features=features,
         reference=center[-1],

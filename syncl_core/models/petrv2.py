@@ -106,10 +106,15 @@ class PETRv2Head(PETRHead):
         return TwoFrameMemory(tokens=tokens, position=where, valid=valid, seconds=seconds, kept=now)
 
     def forward(
-        self, memory: TwoFrameMemory, queries: Queries, all_layers: bool = False, parallel: bool = False
+        self,
+        memory: TwoFrameMemory,
+        queries: Queries,
+        all_layers: bool = False,
+        parallel: bool = False,
+        alone: bool = False,
     ) -> HeadOutput:
         """As PETR's. The network says how far a thing moves between the two frames; divided by their time: m/s."""
-        head = super().forward(memory, queries, all_layers, parallel)
+        head = super().forward(memory, queries, all_layers, parallel, alone)
         velocity = code_velocity(head.box) / memory.seconds[:, None, None]
         return dataclasses.replace(head, box=torch.cat([head.box[..., :8], velocity], dim=-1))
 

@@ -3,9 +3,6 @@
 Three things differ from PETR: image tokens and their positions know the cameras' focal lengths; queries pass a layer
 norm that knows their motion; and queries also attend to memory entries that are no queries (hybrid attention). The
 memory itself is the caller's (`stream_memory`). Parameter names are those of the public checkpoints.
-
-The denoising queries of StreamPETR's training are not built here. They would be further rows of `Queries`, in front,
-that only their own group may see.
 """
 
 from dataclasses import dataclass
@@ -107,7 +104,10 @@ class StreamPETRHead(nn.Module):
 
     def object_queries(self, batch: int) -> Queries:
         """The learned queries that look for new objects, the same in every frame: at rest, here and now."""
-        reference = self.reference_points.weight.expand(batch, -1, -1)
+        return self.queries_at(self.reference_points.weight.expand(batch, -1, -1))
+
+    def queries_at(self, reference: torch.Tensor) -> Queries:
+        """Queries like the learned ones at other places [B, M, 3], fractions of pc_range."""
         at_rest = torch.zeros_like(reference[..., :1]).expand(-1, -1, 15).clone()
         at_rest[..., [3, 8, 13]] = 1.0  # the identity's diagonal
         content = torch.zeros(*reference.shape[:2], self.query_embedding[-1].out_features, device=reference.device)
@@ -134,13 +134,14 @@ class StreamPETRHead(nn.Module):
         context: Context | None = None,
         all_layers: bool = False,
         parallel: bool = False,
+        alone: bool = False,
     ) -> HeadOutput:
         """Decode the queries. `all_layers` adds the outputs of the earlier layers, which only losses need.
 
         `parallel` decodes every query a second time without self-attention, and so without `context`: SynCL's
-        C-decoder, rows M to 2M.
+        C-decoder, rows M to 2M. `alone`: object queries, any number of them, that do not see each other.
         """
-        return decode_queries(self, memory, queries, all_layers, parallel, context)
+        return decode_queries(self, memory, queries, all_layers, parallel, context, alone)
 
     def classify(self, branches: nn.ModuleList, features: torch.Tensor) -> torch.Tensor:
         """Logits [L, ..., C] of the last L layers' features [L, ..., D]."""

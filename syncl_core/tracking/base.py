@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from syncl_core.config import SynclConfig
-from syncl_core.models.heads import HeadOutput
+from syncl_core.models.detr3d_sampling import Pyramid
+from syncl_core.models.heads import HeadOutput, Memory
 from syncl_core.tensors import Frame, Tracks
 
 State = Any
@@ -26,6 +27,7 @@ class Observation:
     """What the network said about M rows: object queries first, then the K slots of the state."""
 
     state: State  # the tracks before this frame, moved to its time and model frame
+    memory: Memory | Pyramid  # what the queries looked at
     track_id: torch.Tensor  # [B, M] int64; -1 = object query or free slot
     valid: torch.Tensor  # [B, M] bool; False = free slot, its row means nothing
     head: HeadOutput
@@ -64,6 +66,13 @@ class Tracker(nn.Module):
 
     def observe(self, state: State, frame: Frame, all_layers: bool = False, parallel: bool = False) -> Observation:
         """Move the tracks to this frame and look. `all_layers` and `parallel` are for losses."""
+        raise NotImplementedError
+
+    def probe(self, memory: Memory | Pyramid, reference: torch.Tensor) -> HeadOutput:
+        """All layers' outputs [L, B, P, ...] of object queries at `reference` [B, P, 3], fractions of pc_range.
+
+        They do not see each other and have the mean content of the learned ones. For losses (denoising).
+        """
         raise NotImplementedError
 
     def judge(self, observation: Observation) -> Decision:

@@ -42,6 +42,7 @@ class PFTrack(Detector, Tracker):
         serial = head.rows(0, num_rows) if parallel else head
         return Observation(
             state=state,
+            memory=memory,
             track_id=self._row_ids(state, num_rows),
             valid=queries.valid,
             head=serial,

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from syncl_core.losses.denoising import Denoising
+from syncl_core.losses.dense import DenseHead
 from syncl_core.tensors import Frame, Targets
-from syncl_core.tracking.base import Tracker, assigned
+from syncl_core.tracking.base import Observation, Tracker, assigned
 from syncl_core.train_config import TrainConfig
 
 
@@ -28,8 +30,11 @@ class ClipModel(nn.Module):
 
     def __init__(self, tracker: Tracker, criterion: nn.Module):
         super().__init__()
+        config = tracker.config
         self.tracker = tracker
         self.criterion = criterion
+        self.dense = DenseHead(config) if config.train.dense_weight > 0 else None
+        self.denoising = Denoising(config) if config.train.denoising else None
 
     def forward(self, frames: tuple[Frame, ...], targets: tuple[Targets, ...]) -> dict[str, dict[str, torch.Tensor]]:
         """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into."""
@@ -40,7 +45,7 @@ class ClipModel(nn.Module):
         for number, (frame, target) in enumerate(zip(frames, targets, strict=True), start=1):
             observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel)
             judged = self.criterion(observation, target)
-            losses.append(judged.losses)
+            losses += [judged.losses, self._helpers(observation, frame, target)]
             stats.append(judged.stats)
             if framework == "pf_track" or number < len(frames):
                 state = self.tracker.commit(observation, assigned(judged.identity))
@@ -49,6 +54,16 @@ class ClipModel(nn.Module):
         # gradient, and weight decay must not depend on it.
         unused = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
         return {"losses": _join(losses, torch.sum) | {"unused": unused}, "stats": _join(stats, torch.nanmean)}
+
+    def _helpers(self, observation: Observation, frame: Frame, target: Targets) -> dict[str, torch.Tensor]:
+        """Losses that only help the training along."""
+        losses, memory = {}, observation.memory
+        if self.dense is not None:
+            weight = self.tracker.config.train.dense_weight
+            losses |= {name: weight * value for name, value in self.dense(memory, frame, target).items()}
+        if self.denoising is not None:
+            losses |= self.denoising(lambda reference: self.tracker.probe(memory, reference), target)
+        return losses
 
 
 def total_loss(output: dict[str, dict[str, torch.Tensor]]) -> ClipLoss:

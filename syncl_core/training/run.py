@@ -97,9 +97,8 @@ def make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoc
         torch.manual_seed(config.train.seed)
         if config.train.spread_start:
             spread(tracker)  # first: what strategies draw must not make their trackers differ
-        criterion = Criterion(config)
+        model = ClipModel(tracker, Criterion(config)).to(workers.device)
     prepare(tracker, config.train)
-    model = ClipModel(tracker, criterion).to(workers.device)
     set_training(model, config.train)
     torch.manual_seed(config.train.seed + workers.rank)  # dropout differs between processes
     return Run(

@@ -77,6 +77,7 @@ def make_case(
     history = torch.zeros(batch, queries + SLOTS, 3, DIM)
     raw = torch.where(rows[..., None], rand(LAYERS, batch, queries + SLOTS, DIM), torch.nan).requires_grad_()
     observation = Observation(
+        memory=None,
         state=None,
         track_id=track_id,
         valid=rows,

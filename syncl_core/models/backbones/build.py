@@ -3,6 +3,7 @@
 from torch import nn
 
 from syncl_core.errors import InputError
+from syncl_core.models.backbones.lean import LeanBackbone
 from syncl_core.models.backbones.resnet import ResNet
 from syncl_core.models.backbones.small import SmallBackbone
 from syncl_core.models.backbones.vovnet import VoVNet99
@@ -15,6 +16,8 @@ def build_backbone(name: str, num_maps: int = 2) -> nn.Module:
     match name:
         case "small":
             return SmallBackbone(num_maps)
+        case "lean":
+            return LeanBackbone(num_maps)
         case "v2_99":
             return VoVNet99(num_maps)
         case "resnet50":
@@ -29,5 +32,5 @@ def build_backbone(name: str, num_maps: int = 2) -> nn.Module:
             return ResNet(50, "caffe", num_maps, _DEFORMABLE)
         case "resnet101_caffe_dcn":
             return ResNet(101, "caffe", num_maps, _DEFORMABLE)
-    known = "small, v2_99, resnet50, resnet101, resnet50_caffe, resnet101_caffe"
+    known = "small, lean, v2_99, resnet50, resnet101, resnet50_caffe, resnet101_caffe"
     raise InputError(f"model.backbone: unknown backbone {name!r}; known: {known}, the last two also with _dcn")

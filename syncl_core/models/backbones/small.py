@@ -15,10 +15,10 @@ class SmallBackbone(nn.Module):
     def __init__(self, num_maps: int = 2):
         super().__init__()
         self.out_channels = _WIDTHS[-num_maps:]
-        self.stem = nn.Sequential(_conv(3, 24, stride=2), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(normed_conv(3, 24, stride=2), nn.ReLU(inplace=True))
         channels = (24, *_WIDTHS)
         self.stages = nn.ModuleList(
-            nn.Sequential(_ResidualBlock(channels[i], channels[i + 1], stride=2), _ResidualBlock(channels[i + 1]))
+            nn.Sequential(ResidualBlock(channels[i], channels[i + 1], stride=2), ResidualBlock(channels[i + 1]))
             for i in range(len(_WIDTHS))
         )
 
@@ -31,22 +31,22 @@ class SmallBackbone(nn.Module):
         return tuple(maps[-len(self.out_channels) :])
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """Basic block of He et al. 2016, eq. 1 and 2: relu(F(x) + W x)."""
 
     def __init__(self, in_channels: int, out_channels: int | None = None, stride: int = 1):
         super().__init__()
         out_channels = out_channels or in_channels
-        self.conv1 = _conv(in_channels, out_channels, stride)
-        self.conv2 = _conv(out_channels, out_channels)
+        self.conv1 = normed_conv(in_channels, out_channels, stride)
+        self.conv2 = normed_conv(out_channels, out_channels)
         same = in_channels == out_channels and stride == 1
-        self.shortcut = nn.Identity() if same else _conv(in_channels, out_channels, stride, kernel=1)
+        self.shortcut = nn.Identity() if same else normed_conv(in_channels, out_channels, stride, kernel=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (self.conv2(self.conv1(x).relu()) + self.shortcut(x)).relu()
 
 
-def _conv(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+def normed_conv(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))

@@ -41,9 +41,11 @@ class MUTR3D(DETR3D, Tracker):
         state = propagate(state, frame, self.config.track)
         queries = self._queries(state)
         num_rows = queries.valid.shape[1]
-        head = self.decode(self.encode(frame), queries, all_layers, parallel)
+        memory = self.encode(frame)
+        head = self.decode(memory, queries, all_layers, parallel)
         return Observation(
             state=state,
+            memory=memory,
             track_id=functional.pad(state.track_id, (self.config.model.num_queries, 0), value=-1),
             valid=queries.valid,
             head=head.rows(0, num_rows) if parallel else head,

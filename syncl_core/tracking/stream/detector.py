@@ -45,9 +45,11 @@ class StreamDetector(ImageEncoder, Tracker):
         state = dataclasses.replace(state, queue=begin(state.queue, fresh, self.pts_bbox_head.pseudo_centers()))
         queries, track_id, context = self.queries(state)
         num_rows = queries.valid.shape[1]
-        head = self.decode(self.encode(frame), queries, context, all_layers, parallel)
+        memory = self.encode(frame)
+        head = self.decode(memory, queries, context, all_layers, parallel)
         return Observation(
             state=state,
+            memory=memory,
             track_id=track_id,
             valid=queries.valid,
             head=head.rows(0, num_rows),
@@ -71,6 +73,10 @@ class StreamDetector(ImageEncoder, Tracker):
         parallel: bool = False,
     ) -> HeadOutput:
         return self.pts_bbox_head(memory, queries, context, all_layers, parallel)
+
+    def probe(self, memory: Memory, reference: torch.Tensor) -> HeadOutput:
+        """What the decoder makes of object queries at any places: see `tracking.base.Tracker.probe`."""
+        return self.pts_bbox_head(memory, self.pts_bbox_head.queries_at(reference), all_layers=True, alone=True)
 
     def judge(self, observation: Observation) -> Decision:
         """Every likely row of a tracked class is a box of this frame."""

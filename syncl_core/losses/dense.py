@@ -1,0 +1,79 @@
+"""What every cell of the finest feature map says about the object it shows: a loss that teaches the image backbone.
+
+Object queries reach the backbone through a decoder that has to learn where to look first. A small convolutional head on
+the map itself, after FCOS3D (Wang et al. 2021), has nothing of that to learn. It is no part of the tracker.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from syncl_core.config import SynclConfig
+from syncl_core.losses.dense_targets import VIEW_SIZE, cell_centers, dense_targets
+from syncl_core.losses.focal import sigmoid_focal_loss
+from syncl_core.losses.padding import clean_targets
+from syncl_core.models.detr3d_sampling import Pyramid
+from syncl_core.models.heads import Memory
+from syncl_core.tensors import Frame, Targets
+
+_PRIOR = 0.01  # initial class probability
+_TYPICAL_LOG_DEPTH = 4.0  # of an object 20 m away, seen through the unit focal length of a small image
+_VIEW_WEIGHTS = (0.5, 0.5, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # of the numbers in `dense_targets.VIEW_SIZE`
+_OFFSET_UNIT = 2.0  # cells
+
+
+class DenseHead(nn.Module):
+    def __init__(self, config: SynclConfig):
+        super().__init__()
+        dim, self.loss = config.model.embed_dim, config.syncl.loss
+        self.shared = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(inplace=True))
+        self.classes = nn.Conv2d(dim, len(config.classes), 1)
+        self.view = nn.Conv2d(dim, VIEW_SIZE, 1)
+        nn.init.constant_(self.classes.bias, -math.log((1 - _PRIOR) / _PRIOR))
+        self.register_buffer("view_weights", torch.tensor(_VIEW_WEIGHTS), persistent=False)
+
+    def forward(self, memory: Memory | Pyramid, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
+        """Focal loss of all cells and L1 of those that show an object, both by the number of the latter."""
+        targets, maps = clean_targets(targets), finest_map(memory, frame)
+        shared = self.shared(maps.flatten(0, 1))
+        logits, view = (
+            conv(shared).unflatten(0, maps.shape[:2]).permute(0, 1, 3, 4, 2).float()
+            for conv in (self.classes, self.view)
+        )
+        size, image_size = tuple(maps.shape[-2:]), tuple(frame.images.shape[-2:])
+        wanted = dense_targets(frame, targets, size)
+        positive, owner = wanted.owner >= 0, wanted.owner.clamp(min=0)
+        scene = torch.arange(len(owner), device=owner.device).view(-1, 1, 1, 1)
+        camera = torch.arange(owner.shape[1], device=owner.device).view(-1, 1, 1)
+        label = torch.arange(logits.shape[-1], device=owner.device)
+        one_hot = (targets.label[scene, owner][..., None] == label) & positive[..., None]
+        focal = sigmoid_focal_loss(logits, one_hot.float(), self.loss.focal_alpha, self.loss.focal_gamma)
+        goal = _from_cells(wanted.view[scene, camera, owner], size, image_size)
+        goal = torch.where(positive[..., None], goal, 0.0)
+        error = ((view - goal).abs() * self.view_weights).sum(dim=-1)
+        looked = frame.camera_valid[..., None, None]
+        number = positive.sum().clamp(min=1)
+        return {
+            "dense_class": self.loss.class_weight * torch.where(looked[..., None], focal, 0.0).sum() / number,
+            "dense_view": torch.where(positive, error, 0.0).sum() / number,
+        }
+
+
+def finest_map(memory: Memory | Pyramid, frame: Frame) -> torch.Tensor:
+    """Features [B, N, D, h, w] of this frame."""
+    if isinstance(memory, Pyramid):
+        return memory.levels[0]
+    cameras = frame.camera_valid.shape[1]
+    height, width = (-(-pixels // 16) for pixels in frame.images.shape[-2:])
+    tokens = memory.tokens[:, : cameras * height * width]  # PETRv2's hold an earlier frame behind this one
+    return tokens.unflatten(1, (cameras, height, width)).permute(0, 1, 4, 2, 3)
+
+
+def _from_cells(view: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
+    """Views [B, N, h, w, 8] with the centre as seen from the cell, and numbers of a similar size."""
+    right, down = cell_centers(size, image_size, view.device)
+    unit = _OFFSET_UNIT * image_size[0] / size[0]
+    centers = torch.stack(torch.broadcast_tensors(right[None, :], down[:, None]), dim=-1)
+    offset = (view[..., :2] - centers) / unit
+    return torch.cat([offset, view[..., 2:3] - _TYPICAL_LOG_DEPTH, view[..., 3:]], dim=-1)

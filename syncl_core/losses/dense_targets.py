@@ -1,0 +1,83 @@
+"""Which object every cell of a feature map shows, and what is seen of it from its camera (after FCOS3D, Wang et al. 2021).
+
+Everything is told in terms of the image, so it holds for mirrored images, too: their projections are mirrored.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from syncl_core.models.box_code import code_center, code_size, code_yaw
+from syncl_core.models.position import focal_lengths
+from syncl_core.tensors import Frame, Targets
+
+VIEW_SIZE = 8
+"""Numbers of an object's view: centre right and down (pixels), log depth, log l, w, h, heading sin and cos."""
+
+FOCAL_UNIT = 1000.0  # pixels; depth counts as if every camera had this focal length
+_NEAREST = 0.5  # metres: an object with a corner nearer to the camera's plane is left out
+_SHRINK = 0.7  # of the box around an object in the image, the share of width and height whose cells learn it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseTargets:
+    owner: torch.Tensor  # [B, N, h, w] int64 row of the ground truth; -1 = no object
+    view: torch.Tensor  # [B, N, G, 8] float32: see VIEW_SIZE
+
+
+@torch.no_grad()
+def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int]) -> DenseTargets:
+    """Where objects overlap, a cell shows the nearest. A cell is looked at in its centre; an object has one at least,
+    unless that centre is outside."""
+    points = torch.cat([code_center(targets.box)[:, :, None], _corners(targets.box)], dim=2)  # [B, G, 9, 3]
+    matrix = frame.image_from_model
+    seen = torch.einsum("bnij,bgkj->bngki", matrix[..., :3, :3], points.double()) + matrix[:, :, None, None, :3, 3]
+    depth = seen[..., 2]
+    pixels = (seen[..., :2] / depth.clamp(min=_NEAREST)[..., None]).float()  # [B, N, G, 9, 2]
+    shown = (depth > _NEAREST).all(dim=-1) & targets.valid[:, None] & frame.camera_valid[..., None]
+    inside = _cells_inside(pixels[..., 1:, :], size, tuple(frame.images.shape[-2:])) & shown[..., None, None]
+    distance = torch.where(inside, depth[..., 0].float()[..., None, None], torch.inf)
+    nearest, owner = distance.min(dim=2)
+    view = _views(targets.box, pixels[..., 0, :], depth[..., 0], matrix)
+    return DenseTargets(owner=torch.where(nearest.isfinite(), owner, -1), view=view)
+
+
+def cell_centers(size: tuple[int, int], image_size: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Right [w] and down [h] of the centres of a map's cells, pixels."""
+    (rows, cols), (height, width) = size, image_size
+    right = (torch.arange(cols, device=device) + 0.5) * (width / cols)
+    return right, (torch.arange(rows, device=device) + 0.5) * (height / rows)
+
+
+def _corners(box: torch.Tensor) -> torch.Tensor:
+    """Corners [B, G, 8, 3] of box codes [B, G, 10]."""
+    half = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], device=box.device)] * 3)
+    x, y, z = (half * code_size(box)[:, :, None]).unbind(-1)
+    yaw = code_yaw(box)[..., None]
+    turned = torch.stack([yaw.cos() * x - yaw.sin() * y, yaw.sin() * x + yaw.cos() * y, z], dim=-1)
+    return turned + code_center(box)[:, :, None]
+
+
+def _cells_inside(corners: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
+    """[B, N, G, h, w]: cells with their centre in the middle part of the box around corners [B, N, G, 8, 2]."""
+    low, high = corners.amin(dim=-2), corners.amax(dim=-2)
+    cell = corners.new_tensor([image_size[1] / size[1], image_size[0] / size[0]])
+    middle, half = (low + high) / 2, torch.maximum((high - low) / 2 * _SHRINK, cell / 2)
+    right, down = cell_centers(size, image_size, corners.device)
+    across = (right - middle[..., :1]).abs() <= half[..., :1]
+    along = (down - middle[..., 1:]).abs() <= half[..., 1:]
+    return along[..., :, None] & across[..., None, :]
+
+
+def _views(box: torch.Tensor, center: torch.Tensor, depth: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """[B, N, G, 8] of box codes [B, G, 10], their centres [B, N, G, 2] in the images and depths [B, N, G]."""
+    forward = torch.nn.functional.normalize(matrix[..., 2, :3], dim=-1)
+    right = matrix[..., 0, :3]
+    right = torch.nn.functional.normalize(right - (right * forward).sum(-1, keepdim=True) * forward, dim=-1)
+    axes = torch.stack([right, forward], dim=-2)[..., :2].float()  # [B, N, 2, 2] how far along them x and y lead
+    yaw = code_yaw(box)
+    heading = torch.einsum("bnij,bgj->bngi", axes, torch.stack([yaw.cos(), yaw.sin()], dim=-1))
+    focal = focal_lengths(matrix)[..., :1]
+    log_depth = (depth.clamp(min=_NEAREST) / focal * FOCAL_UNIT).log().float()
+    size = code_size(box).log()[:, None].expand(-1, matrix.shape[1], -1, -1)
+    return torch.cat([center, log_depth[..., None], size, heading], dim=-1)

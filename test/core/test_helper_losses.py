@@ -1,0 +1,176 @@
+"""The losses that only help the training along: dense targets and denoising queries, against slow references."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from loss_cases import make_case
+from slow_dense import slow_dense
+from tiny_tracker import tiny_config
+from train_fixture import ToySource, toy_config
+
+from syncl_core.config import with_values
+from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.losses.dense import DenseHead, finest_map
+from syncl_core.losses.dense_targets import dense_targets
+from syncl_core.losses.denoising import Denoising
+from syncl_core.models.box_code import code_center, denormalize
+from syncl_core.training.clip_model import ClipModel
+from syncl_core.losses.criterion import Criterion
+from syncl_core.tracking.build import build_tracker
+
+_HELPED = {"train": {"dense_weight": 0.7, "denoising": 2}}
+KINDS = {
+    "petr": {},
+    "petrv2": {"detector": "petrv2"},
+    "detector": {"framework": "none"},
+    "detr3d": {"framework": "mutr3d", "detector": "detr3d"},
+    "stream": {"framework": "none", "detector": "stream_petr", "depth_bins": 32}
+    | {"stream": {"memory_length": 16, "pushed": 8, "propagated": 8}},
+}
+
+
+def _clip(**train):
+    config = with_values(toy_config(), {"train": train})
+    dataset = ClipDataset(ToySource(), config, augment=bool(train))
+    return config, collate([dataset[0], dataset[1]])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size", [(5, 8), (3, 4), (20, 32)])
+def test_dense_targets_equal_the_slow_ones(size, mirrored):
+    config, clip = _clip(**({"flip": 1.0, "resize": [1.0, 1.3]} if mirrored else {}))
+    for frame, targets in zip(clip.frames, clip.targets, strict=True):
+        frame = dataclasses.replace(frame, camera_valid=torch.tensor([[True, True, True], [True, False, True]]))
+        ours = dense_targets(frame, targets, size)
+        for b in range(2):
+            args = (frame.image_from_model[b].numpy(), frame.camera_valid[b], targets.box[b].double().numpy())
+            owner, view = slow_dense(*args, targets.valid[b], size, tuple(frame.images.shape[-2:]))
+            assert np.array_equal(ours.owner[b].numpy(), owner)
+            known = np.isfinite(view)
+            np.testing.assert_allclose(ours.view[b].numpy()[known], view[known], rtol=1e-4, atol=1e-3)
+    assert (ours.owner >= 0).any()
+
+
+def test_a_mirrored_image_has_mirrored_targets():
+    """Left and right change places, and so does the side a thing faces; distances stay."""
+    _, straight = _clip()
+    _, mirrored = _clip(flip=1.0, resize=[1.0, 1.0])
+    a = dense_targets(straight.frames[0], straight.targets[0], (5, 8))
+    b = dense_targets(mirrored.frames[0], mirrored.targets[0], (5, 8))
+    assert torch.equal(a.owner, b.owner.flip(-1))
+    rows = torch.arange(a.view.shape[2])
+    shown = (a.owner.flatten(2)[..., None] == rows).any(dim=2)  # [B, N, G]
+    assert shown.any()
+    width = straight.frames[0].images.shape[-1]
+    assert torch.allclose(a.view[..., 0][shown], width - b.view[..., 0][shown], atol=1e-3)
+    assert torch.allclose(a.view[..., 6][shown], -b.view[..., 6][shown], atol=1e-5)
+    assert torch.allclose(a.view[..., [1, 2, 3, 4, 5, 7]][shown], b.view[..., [1, 2, 3, 4, 5, 7]][shown], atol=1e-3)
+
+
+def test_what_the_dense_loss_counts():
+    """It equals focal loss and L1 summed cell by cell; blind cameras and empty frames add nothing but background."""
+    config, clip = _clip()
+    config = with_values(config, {"syncl": {"loss": {"class_weight": 1.5}}})
+    frame = dataclasses.replace(clip.frames[0], camera_valid=torch.tensor([[True, True, False]] * 2))
+    tracker, head = build_tracker(config), DenseHead(config)
+    memory = tracker.observe(tracker.init_state(2), frame).memory
+    losses = head(memory, frame, clip.targets[0])
+    maps = finest_map(memory, frame)
+    shared = head.shared(maps.flatten(0, 1))
+    logits, view = (f(shared).unflatten(0, maps.shape[:2]).double() for f in (head.classes, head.view))
+    wanted = dense_targets(frame, clip.targets[0], tuple(maps.shape[-2:]))
+    focal = l1 = number = 0.0
+    for b, n, i, j in np.ndindex(*wanted.owner.shape):
+        if not frame.camera_valid[b, n]:
+            continue
+        owner = int(wanted.owner[b, n, i, j])
+        p = logits[b, n, :, i, j].sigmoid()
+        is_class = torch.zeros(len(p), dtype=torch.bool)
+        if owner >= 0:
+            is_class[clip.targets[0].label[b, owner]] = True
+            goal = wanted.view[b, n, owner].double()
+            goal = torch.cat([(goal[:2] - torch.tensor([j + 0.5, i + 0.5]) * 16) / 32, goal[2:3] - 4.0, goal[3:]])
+            weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
+            l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
+            number += 1
+        focal += float(torch.where(is_class, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log()).sum())
+    assert number > 0
+    assert losses["dense_class"].item() == pytest.approx(1.5 * focal / number, rel=1e-4)
+    assert losses["dense_view"].item() == pytest.approx(l1 / number, rel=1e-4)
+    nothing = dataclasses.replace(clip.targets[0], valid=torch.zeros_like(clip.targets[0].valid))
+    assert head(memory, frame, nothing)["dense_view"] == 0
+
+
+def test_denoising_queries_begin_near_their_objects_and_learn_them():
+    config = with_values(tiny_config(), _HELPED | {"train": {"denoising": 3, "denoising_radius": 2.0}})
+    denoising = Denoising(config)
+    _, targets = make_case(3)
+    asked, case = [], make_case(3)[0]
+
+    def probe(reference):
+        asked.append(reference)
+        rows = torch.arange(reference.shape[1]) % case.head.logits.shape[2]
+        head = case.parallel
+        values = {n: torch.nan_to_num(getattr(head, n))[:, :, rows] for n in ("logits", "box", "features")}
+        asked.append(values)
+        return dataclasses.replace(head, **values)
+
+    losses = denoising(probe, targets)
+    places, values = denormalize(asked[0], denoising.pc_range), asked[1]
+    count = targets.valid.shape[1]
+    of_class = of_box = 0.0
+    code_weights = torch.tensor(config.syncl.loss.code_weights)
+    for b in range(2):
+        rows = [r for r in range(3 * count) if targets.valid[b, r % count]]
+        for r in rows:
+            g = r % count
+            away = (places[b, r] - code_center(targets.box[b, g]))[:2].norm()
+            assert away <= 2.0 + 1e-3
+            for layer in range(len(values["logits"])):
+                p = values["logits"][layer, b, r].double().sigmoid()
+                own = torch.arange(len(p)) == targets.label[b, g]
+                focal = torch.where(own, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log())
+                of_class += 2.0 * float(focal.sum()) / len(rows) / 2
+                error = (values["box"][layer, b, r] - targets.box[b, g]).abs() * code_weights
+                of_box += 0.25 * float(error.sum()) / len(rows) / 2
+    assert losses["denoising_class"].item() == pytest.approx(of_class, rel=1e-4)
+    assert losses["denoising_box"].item() == pytest.approx(of_box, rel=1e-4)
+    assert not torch.equal(places[0, 0], places[0, count])  # each of an object's queries begins elsewhere
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_helpers_train_every_detector_and_change_no_output(kind):
+    config, clip = _clip()
+    model = {"pc_range": [-25.6, -25.6, -5.0, 25.6, 25.6, 3.0]} | KINDS[kind]
+    helped = with_values(config, _HELPED | {"model": model} | {"syncl": {"enabled": False}})
+    tracker = build_tracker(helped)
+    module = ClipModel(tracker, Criterion(helped))
+    output = module(clip.frames[:1], clip.targets[:1])
+    plain = with_values(helped, {"train": {"dense_weight": 0.0, "denoising": 0}})
+    same = build_tracker(plain)
+    expected = ClipModel(same, Criterion(plain))(clip.frames[:1], clip.targets[:1])["losses"]
+    names = {"dense_class", "dense_view", "denoising_class", "denoising_box"}
+    assert set(output["losses"]) - set(expected) == names
+    for name, value in expected.items():
+        assert torch.equal(value, output["losses"][name])
+    sum(output["losses"][name] for name in names).backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
+    assert any(p.grad.abs().max() > 0 for p in tracker.img_backbone.parameters() if p.grad is not None)
+    assert set(tracker.state_dict()) == set(same.state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_probes_do_not_see_each_other(kind):
+    config, clip = _clip()
+    tracker = build_tracker(with_values(config, {"model": KINDS[kind]})).eval()
+    with torch.inference_mode():
+        memory = tracker.observe(tracker.init_state(2), clip.frames[0]).memory
+        reference = torch.rand(2, 5, 3)
+        together = tracker.probe(memory, reference)
+        for i in range(5):
+            alone = tracker.probe(memory, reference[:, i : i + 1])
+            assert torch.allclose(alone.box, together.box[:, :, i : i + 1], atol=1e-5)
+            assert torch.allclose(alone.logits, together.logits[:, :, i : i + 1], atol=1e-5)
+    assert together.logits.shape[:3] == (config.model.num_layers, 2, 5)
