@@ -27,7 +27,7 @@ class DenseHead(nn.Module):
     def __init__(self, config: SynclConfig):
         super().__init__()
         dim, self.loss = config.model.embed_dim, config.syncl.loss
-        self.shared = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(inplace=True))
+        self.shared = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True))
         self.classes = nn.Conv2d(dim, len(config.classes), 1)
         self.view = nn.Conv2d(dim, VIEW_SIZE, 1)
         nn.init.constant_(self.classes.bias, -math.log((1 - _PRIOR) / _PRIOR))

@@ -1,4 +1,4 @@
-"""Which object every cell of a feature map shows, and what is seen of it from its camera (after FCOS3D, Wang et al. 2021).
+"""Which object every cell of a feature map shows, and how its camera sees it (after FCOS3D, Wang et al. 2021).
 
 Everything is told in terms of the image, so it holds for mirrored images, too: their projections are mirrored.
 """

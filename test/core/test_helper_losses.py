@@ -12,13 +12,13 @@ from train_fixture import ToySource, toy_config
 
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.losses.criterion import Criterion
+from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead, finest_map
 from syncl_core.losses.dense_targets import dense_targets
-from syncl_core.losses.denoising import Denoising
 from syncl_core.models.box_code import code_center, denormalize
-from syncl_core.training.clip_model import ClipModel
-from syncl_core.losses.criterion import Criterion
 from syncl_core.tracking.build import build_tracker
+from syncl_core.training.clip_model import ClipModel
 
 _HELPED = {"train": {"dense_weight": 0.7, "denoising": 2}}
 KINDS = {
@@ -69,6 +69,7 @@ def test_a_mirrored_image_has_mirrored_targets():
     assert torch.allclose(a.view[..., [1, 2, 3, 4, 5, 7]][shown], b.view[..., [1, 2, 3, 4, 5, 7]][shown], atol=1e-3)
 
 
+@torch.no_grad()
 def test_what_the_dense_loss_counts():
     """It equals focal loss and L1 summed cell by cell; blind cameras and empty frames add nothing but background."""
     config, clip = _clip()

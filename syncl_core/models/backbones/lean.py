@@ -1,4 +1,4 @@
-"""A residual network for CPUs: no blocks at stride 4, where most of a small network's time goes (1.5 million parameters)."""
+"""A residual network for CPUs: no blocks at stride 4, where most of a small network's time goes (1.5 M parameters)."""
 
 import torch
 from torch import nn
