@@ -1,4 +1,4 @@
-"""How much the node itself costs: `python -m syncl_ros.bench_node`, six 1600x900 JPEG cameras at 12 Hz.
+"""How much the node itself costs: `syncl bench node`, six 1600x900 cameras at 12 Hz.
 
 The tracker process runs a network that costs nothing (`still_tracker`), so what is measured is receiving, joining,
 decoding, scaling and publishing. Set-complete-to-published and oldest-stamp-to-published are the node's own figures
@@ -20,21 +20,25 @@ from syncl_ros import process, resources
 from syncl_ros.listener import Listener, log_folder, spinning, tracker_process, wait_until
 from syncl_ros.node import TrackerNode, spin
 from syncl_ros.still_tracker import load_still_tracker
-from syncl_ros.synthetic_rig import SyntheticRig, noise_jpeg, pinhole
+from syncl_ros.synthetic_rig import SyntheticRig, noise_jpeg, noise_pixels, pinhole
 
 SETTLE_SECONDS = 1.5  # before measuring
 
 
-def measure(seconds: float, rate_hz: float, width: int, height: int, domain: int, folder: Path) -> dict[str, float]:
+def measure(
+    seconds: float, rate_hz: float, width: int, height: int, domain: int, folder: Path, transport: str = "compressed"
+) -> dict[str, float]:
     """Figures of one run. Needs an initialised rclpy on the same DDS domain."""
     arrived: list[int] = []
     listener = Listener("bench_listener", lambda t_ns, _: arrived.append(t_ns))
     publisher = Node("bench_rig")
-    jpeg = noise_jpeg(width, height)
-    rig = SyntheticRig(publisher, jpeg, pinhole(width, height), rate_hz=rate_hz)
+    image = (noise_pixels if transport == "raw" else noise_jpeg)(width, height)
+    rig = SyntheticRig(publisher, image, pinhole(width, height), rate_hz=rate_hz)
     log = folder / "tracker.log"
     with (
-        tracker_process("syncl_ros.bench_node", ["--role", "node"], {}, domain, log) as tracker,
+        tracker_process(
+            "syncl_ros.bench_node", ["--role", "node"], {"image_transport": transport}, domain, log
+        ) as tracker,
         spinning(listener),
     ):
         wait_until(lambda: listener.ready, tracker, log, 60.0)
@@ -55,13 +59,14 @@ def measure(seconds: float, rate_hz: float, width: int, height: int, domain: int
     for name, values in listener.latencies.items():
         if measured := values[marks[name] :]:
             figures[f"{name}.p50"], figures[f"{name}.p99"] = np.percentile(measured, [50, 99])
-    return figures | {"jpeg_kb": len(jpeg) / 1e3}
+    return figures | {"image_kb": len(image.data) / 1e3}
 
 
-def report(figures: dict[str, float], width: int, height: int, rate_hz: float) -> str:
+def report(figures: dict[str, float], width: int, height: int, rate_hz: float, transport: str = "compressed") -> str:
     """The figures as a Markdown table."""
+    kind = "raw images" if transport == "raw" else "JPEGs"
     rows = [
-        (f"input: six {width}x{height} JPEG of {figures['jpeg_kb']:.0f} kB at {rate_hz:g} Hz", ""),
+        (f"input: six {width}x{height} {kind} of {figures['image_kb']:.0f} kB at {rate_hz:g} Hz", ""),
         ("sets published of sweeps sent", f"{figures['sets']:.0f} of {figures['sweeps']:.0f}"),
         ("set complete to published, p50 / p99 ms", _pair(figures, "processing_time/total_ms")),
         ("oldest stamp to published, p50 / p99 ms", _pair(figures, "pipeline_latency_ms")),
@@ -84,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: 20)")
     parser.add_argument("--rate", type=float, default=12.0, help="images per second and camera (default: 12)")
     parser.add_argument("--size", default="1600x900", help="of the images (default: 1600x900)")
+    parser.add_argument("--transport", choices=("compressed", "raw"), default="compressed", help="of the images")
     parser.add_argument("--domain", type=int, default=97, help="ROS_DOMAIN_ID of the processes (default: 97)")
     parser.add_argument("--role", choices=("node",), help=argparse.SUPPRESS)
     known, _ = parser.parse_known_args(argv)
@@ -104,8 +110,8 @@ def _run(args: argparse.Namespace, stop: threading.Event) -> None:
         )
     width, height = map(int, size.groups())
     with log_folder("bench_node") as folder:
-        figures = measure(args.seconds, args.rate, width, height, args.domain, folder)
-    print(report(figures, width, height, args.rate))
+        figures = measure(args.seconds, args.rate, width, height, args.domain, folder, args.transport)
+    print(report(figures, width, height, args.rate, args.transport))
 
 
 if __name__ == "__main__":

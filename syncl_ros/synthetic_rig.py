@@ -4,6 +4,7 @@ Images, calibrations, /tf and /tf_static are published by a thread at their own 
 time. Faults are attributes; changing one takes effect with the next image.
 """
 
+import dataclasses
 import threading
 import time
 from collections.abc import Sequence
@@ -24,10 +25,19 @@ SPEED = 8.0  # m/s
 
 
 class SyntheticRig:
-    """Publishes until `stop`. All images of a camera are the same `jpeg`, which must be `model`'s size."""
+    """Publishes until `stop`. All images are the same, which must be `model`'s size.
+
+    A "jpeg" goes out as CompressedImage, pixels as Image.
+    """
 
     def __init__(
-        self, node: Node, jpeg: bytes, model: CameraModel, *, rate_hz: float = 12.0, cameras: Sequence[str] = CAMERAS
+        self,
+        node: Node,
+        image: RawImage,
+        model: CameraModel,
+        *,
+        rate_hz: float = 12.0,
+        cameras: Sequence[str] = CAMERAS,
     ):
         self.silent: set[str] = set()  # cameras that send nothing
         self.corrupt: set[str] = set()  # cameras whose images end in the middle
@@ -40,8 +50,9 @@ class SyntheticRig:
         self.sent: dict[str, int] = dict.fromkeys(cameras, 0)
         self.sent_s: dict[int, float] = {}  # steady time at which the image with this stamp (ns) was given to DDS
         self._cameras = tuple(cameras)
-        self._image = RawImage(encoding="jpeg", data=jpeg)
-        self._half = RawImage(encoding="jpeg", data=jpeg[: len(jpeg) // 2])
+        self._image = image
+        self._half = dataclasses.replace(image, data=image.data[: len(image.data) // 2])
+        self._compressed = image.encoding == "jpeg"
         self._period_s = 1.0 / rate_hz
         self._topics = Topics()
         self._advertise(node)
@@ -53,7 +64,9 @@ class SyntheticRig:
             return node.create_publisher(conversions.message_class(type_name), topic, qos)
 
         sensor, topics = conversions.sensor_data(5), self._topics
-        self._images = {c: advertise(messages.COMPRESSED_IMAGE, topics.compressed_of(c), sensor) for c in self._cameras}
+        kind = messages.COMPRESSED_IMAGE if self._compressed else messages.IMAGE
+        topic_of = topics.compressed_of if self._compressed else topics.image_of
+        self._images = {c: advertise(kind, topic_of(c), sensor) for c in self._cameras}
         self._infos = {c: advertise(messages.CAMERA_INFO, topics.camera_info_of(c), sensor) for c in self._cameras}
         self._tf = advertise(messages.TF, topics.tf, conversions.reliable(100))
         self._static = advertise(messages.TF, topics.tf_static, conversions.latched())
@@ -106,7 +119,8 @@ class SyntheticRig:
     def _photograph(self, camera: str, due_s: float, wall_ns: int) -> tuple[str, object, int]:
         t_ns = self._stamp_ns(due_s + self.stamp_error_s.get(camera, 0.0), wall_ns)
         image = self._half if camera in self.corrupt else self._image
-        return camera, messages.compressed_image(conversions.make, t_ns, frame_of(camera), image), t_ns
+        build = messages.compressed_image if self._compressed else messages.image
+        return camera, build(conversions.make, t_ns, frame_of(camera), image), t_ns
 
     def _send(self, camera: str, message, t_ns: int) -> None:
         info = messages.camera_info(conversions.make, t_ns, frame_of(camera), self.info[camera])
@@ -134,13 +148,22 @@ def pinhole(width: int, height: int) -> CameraModel:
     return CameraModel(width=width, height=height, intrinsics=intrinsics)
 
 
-def noise_jpeg(width: int, height: int, seed: int = 0, quality: int = 80) -> bytes:
-    """A JPEG of coarse random blocks with some grain, about as large as a photograph's."""
+def noise_jpeg(width: int, height: int, seed: int = 0, quality: int = 80) -> RawImage:
+    """Coarse random blocks with some grain, as a JPEG about as large as a photograph's."""
     import cv2
 
+    data = cv2.imencode(".jpg", _noise(width, height, seed), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return RawImage(encoding="jpeg", data=data)
+
+
+def noise_pixels(width: int, height: int, seed: int = 0) -> RawImage:
+    """The same as pixels."""
+    return RawImage(encoding="bgr8", data=_noise(width, height, seed).tobytes(), width=width, height=height)
+
+
+def _noise(width: int, height: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (height // 20 + 1, width // 20 + 1, 3), np.uint8)
     pixels = blocks.repeat(20, axis=0).repeat(20, axis=1)[:height, :width].astype(np.int16)
     grain = random.integers(-6, 7, (height, width, 1), np.int16)
-    pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return np.clip(pixels + grain, 0, 255).astype(np.uint8)

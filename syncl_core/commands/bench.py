@@ -1,4 +1,4 @@
-"""`syncl bench`: where the time of a frame goes, on this machine, without any data."""
+"""`syncl bench`: where the time of a frame goes on this machine, without any data. `syncl bench node`: the ROS node."""
 
 import argparse
 
@@ -7,11 +7,16 @@ EXAMPLES = """examples:
   syncl bench -c config/petr_tiny_128x320.yaml --threads 1
   syncl bench --device cuda --precision bf16 --json out/bench.json
   syncl bench --markdown                                    the table for docs/performance.md
+  syncl bench node                                          six 1600x900 JPEG cameras at 12 Hz into the ROS node
+  syncl bench node --transport raw --seconds 60
 
 Fake JPEGs take the whole way from bytes to objects in the fixed frame; nothing is compiled. Each configuration runs in
 a process of its own. Large ones take many seconds a frame on a CPU: name those you want with -c. fp32 leaves torch's
 defaults as they are, so convolutions on a GPU may use TF32. Stages on a GPU are timed by events in its stream. Below
 100 frames p99 is the slowest one.
+
+`node` needs ROS 2. The node runs a network that costs nothing: what is measured is receiving, joining, decoding,
+scaling and publishing, between processes.
 """
 
 MAX_THREADS = 1024
@@ -25,6 +30,13 @@ def add_parser(subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("trackers", "node"),
+        default="trackers",
+        help="default: trackers; node: the ROS node",
+    )
     parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--precision", default="fp32", help="fp32, or bf16 by autocast (default: fp32)")
@@ -34,10 +46,35 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--size", type=_size, default=(1600, 900), metavar="WxH", help="of the JPEGs, default 1600x900")
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    node = parser.add_argument_group("bench node")
+    node.add_argument("--transport", choices=("compressed", "raw"), default="compressed", help="default: compressed")
+    node.add_argument("--rate", type=float, default=12.0, help="images per second and camera (default: 12)")
+    node.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: 20)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    return _bench_node(args) if args.what == "node" else _bench_trackers(args)
+
+
+def _bench_node(args: argparse.Namespace) -> int:
+    """A process of its own: nothing here knows ROS."""
+    import importlib.util
+    import subprocess
+    import sys
+
+    from syncl_core.errors import InputError
+
+    for package in ("rclpy", "syncl_ros"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"bench node: {package} is not found; source a ROS 2, or run `make setup`")
+    width, height = args.size
+    given = {"seconds": args.seconds, "rate": args.rate, "size": f"{width}x{height}", "transport": args.transport}
+    flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    return subprocess.call([sys.executable, "-m", "syncl_ros.bench_node", *flags])
+
+
+def _bench_trackers(args: argparse.Namespace) -> int:
     import json
     import os
 

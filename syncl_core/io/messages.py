@@ -62,6 +62,20 @@ def compressed_image(make: Make, t_ns: int, frame_id: str, image: RawImage):
     return make(COMPRESSED_IMAGE, header=stamped, format=image.encoding, data=bytes(image.data))
 
 
+def image(make: Make, t_ns: int, frame_id: str, image: RawImage):
+    """sensor_msgs/Image holding the pixels of a raw RawImage of known size, without padding, unchanged."""
+    return make(
+        IMAGE,
+        header=header(make, t_ns, frame_id),
+        height=image.height,
+        width=image.width,
+        encoding=image.encoding,
+        is_bigendian=0,
+        step=len(image.data) // image.height,
+        data=bytes(image.data),
+    )
+
+
 def camera_info(make: Make, t_ns: int, frame_id: str, model: CameraModel):
     """sensor_msgs/CameraInfo of an undistorted camera: P = [K | 0], R = identity, D = five zeros (plumb_bob)."""
     intrinsics = np.asarray(model.intrinsics, np.float64)

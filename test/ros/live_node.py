@@ -167,4 +167,4 @@ def node_process(folder: Path, domain: int, **parameters) -> RosProcess:
 
 
 def make_rig(node: Node) -> SyntheticRig:
-    return SyntheticRig(node, bytes(small_drive.jpeg(5).data), small_drive.MODEL)
+    return SyntheticRig(node, small_drive.jpeg(5), small_drive.MODEL)

@@ -59,8 +59,9 @@ def test_a_session_that_comes_back_is_counted():
     assert (tally.arrays, tally.sessions, tally.reused) == (5, ["a", "b", "a"], 1)
 
 
-def test_the_load_measurement_counts_sets_and_times(ros, tmp_path):
-    figures = bench_node.measure(2.0, 5.0, 320, 180, DOMAIN, tmp_path)
+@pytest.mark.parametrize("transport", ["compressed", "raw"])
+def test_the_load_measurement_counts_sets_and_times(ros, tmp_path, transport):
+    figures = bench_node.measure(2.0, 5.0, 320, 180, DOMAIN, tmp_path, transport)
     assert 5 <= figures["sets"] <= 12 and 0 < figures["cpu_percent"] < 150 and figures["memory_mb"] > 100
     complete, oldest = (figures[f"{name}.p50"] for name in ("processing_time/total_ms", "pipeline_latency_ms"))
     assert 0 < complete < oldest  # cameras of a sweep fire 35 ms apart
