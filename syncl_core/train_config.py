@@ -33,7 +33,7 @@ class TrainConfig:
     spread_start: bool = False  # untrained queries differ, untrained boxes lie at them: for short trainings
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 
-    dense_weight: float = 0.0  # of a loss on what each cell of the finest feature map says about the object it shows
+    dense_weight: float = 0.0  # of a loss on what each cell of the feature maps says about the object it shows
     denoising: int = 0  # further queries per object and frame that begin near it and learn to find it ...
     denoising_radius: float = 5.0  # ... at most so many metres away
 

@@ -1,7 +1,7 @@
-"""What every cell of the finest feature map says about the object it shows: a loss that teaches the image backbone.
+"""What every cell of the feature maps says about the object it shows: a loss that teaches the image backbone.
 
 Object queries reach the backbone through a decoder that has to learn where to look first. A small convolutional head on
-the map itself, after FCOS3D (Wang et al. 2021), has nothing of that to learn. It is no part of the tracker.
+the maps themselves, after FCOS3D (Wang et al. 2021), has nothing of that to learn. It is no part of the tracker.
 """
 
 import math
@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from syncl_core.config import SynclConfig
+from syncl_core.losses.box_loss import weighted_l1
 from syncl_core.losses.dense_targets import VIEW_SIZE, cell_centers, dense_targets
 from syncl_core.losses.focal import sigmoid_focal_loss
 from syncl_core.losses.padding import clean_targets
+from syncl_core.models.box_code import CODE_SIZE
 from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.heads import Memory
 from syncl_core.tensors import Frame, Targets
@@ -21,6 +23,7 @@ _PRIOR = 0.01  # initial class probability
 _TYPICAL_LOG_DEPTH = 4.0  # of an object 20 m away, seen through the unit focal length of a small image
 _VIEW_WEIGHTS = (0.5, 0.5, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # of the numbers in `dense_targets.VIEW_SIZE`
 _OFFSET_UNIT = 2.0  # cells
+_BOX_UNITS = (20.0, 20.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0)  # of the box code: metres, m/s
 
 
 class DenseHead(nn.Module):
@@ -30,16 +33,28 @@ class DenseHead(nn.Module):
         self.shared = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True))
         self.classes = nn.Conv2d(dim, len(config.classes), 1)
         self.view = nn.Conv2d(dim, VIEW_SIZE, 1)
+        self.box = nn.Conv2d(dim, CODE_SIZE, 1)  # linear: what the features hold without further ado
         nn.init.constant_(self.classes.bias, -math.log((1 - _PRIOR) / _PRIOR))
         self.register_buffer("view_weights", torch.tensor(_VIEW_WEIGHTS), persistent=False)
+        self.register_buffer("box_units", torch.tensor(_BOX_UNITS), persistent=False)
+        self.register_buffer("code_weights", torch.tensor(config.syncl.loss.code_weights), persistent=False)
 
     def forward(self, memory: Memory | Pyramid, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
-        """Focal loss of all cells and L1 of those that show an object, both by the number of the latter."""
-        targets, maps = clean_targets(targets), finest_map(memory, frame)
-        shared = self.shared(maps.flatten(0, 1))
-        logits, view = (
-            conv(shared).unflatten(0, maps.shape[:2]).permute(0, 1, 3, 4, 2).float()
-            for conv in (self.classes, self.view)
+        """Focal loss of all cells and L1 of those that show an object, both by the number of the latter.
+
+        The mean over the maps, if there are several.
+        """
+        targets = clean_targets(targets)
+        losses = [self._of_map(maps, frame, targets) for maps in feature_maps(memory, frame)]
+        return {name: torch.stack([of[name] for of in losses]).mean() for name in losses[0]}
+
+    def _of_map(self, maps: torch.Tensor, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
+        """Of one map [B, N, D, h, w]."""
+        flat = maps.flatten(0, 1)
+        shared = self.shared(flat)
+        logits, view, box = (
+            x.unflatten(0, maps.shape[:2]).permute(0, 1, 3, 4, 2).float()
+            for x in (self.classes(shared), self.view(shared), self.box(flat))
         )
         size, image_size = tuple(maps.shape[-2:]), tuple(frame.images.shape[-2:])
         wanted = dense_targets(frame, targets, size)
@@ -52,22 +67,25 @@ class DenseHead(nn.Module):
         goal = _from_cells(wanted.view[scene, camera, owner], size, image_size)
         goal = torch.where(positive[..., None], goal, 0.0)
         error = ((view - goal).abs() * self.view_weights).sum(dim=-1)
+        of_box = weighted_l1(box * self.box_units, targets.box[scene, owner], positive, self.code_weights)
         looked = frame.camera_valid[..., None, None]
         number = positive.sum().clamp(min=1)
         return {
             "dense_class": self.loss.class_weight * torch.where(looked[..., None], focal, 0.0).sum() / number,
             "dense_view": torch.where(positive, error, 0.0).sum() / number,
+            "dense_box": self.loss.box_weight * of_box.sum() / number,
         }
 
 
-def finest_map(memory: Memory | Pyramid, frame: Frame) -> torch.Tensor:
-    """Features [B, N, D, h, w] of this frame."""
+def feature_maps(memory: Memory | Pyramid, frame: Frame) -> tuple[torch.Tensor, ...]:
+    """Features [B, N, D, h, w] of this frame that know where they look."""
     if isinstance(memory, Pyramid):
-        return memory.levels[0]
+        return memory.levels
     cameras = frame.camera_valid.shape[1]
     height, width = (-(-pixels // 16) for pixels in frame.images.shape[-2:])
-    tokens = memory.tokens[:, : cameras * height * width]  # PETRv2's hold an earlier frame behind this one
-    return tokens.unflatten(1, (cameras, height, width)).permute(0, 1, 4, 2, 3)
+    located = memory.tokens + memory.position
+    located = located[:, : cameras * height * width]  # PETRv2's hold an earlier frame behind this one
+    return (located.unflatten(1, (cameras, height, width)).permute(0, 1, 4, 2, 3),)
 
 
 def _from_cells(view: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:

@@ -39,6 +39,20 @@ def ray_points(
     return origins[:, :, None, None, None] + depths[:, None] * directions[..., None, :]
 
 
+def cell_rays(
+    image_from_model: torch.Tensor,  # [B, N, 4, 4] float64, pixels of the network's image
+    feature_size: tuple[int, int],
+    image_size: tuple[int, int],
+) -> torch.Tensor:
+    """Where every cell looks from and to, [B, N, h, w, 6] float32, model frame.
+
+    The camera's centre in units of 10 m, then the unit vector through the cell's centre.
+    """
+    depths = torch.tensor([0.0, 1.0], device=image_from_model.device)
+    center, ahead = ray_points(image_from_model, feature_size, image_size, depths, offset=0.5).unbind(dim=-2)
+    return torch.cat([center / 10.0, torch.nn.functional.normalize(ahead - center, dim=-1)], dim=-1)
+
+
 def relative_transform(global_from_new: torch.Tensor, global_from_old: torch.Tensor) -> torch.Tensor:
     """new_from_old [B, 4, 4] float64 of rigid transforms; subtracting positions first keeps large coordinates exact."""
     new_from_global = global_from_new[:, :3, :3].transpose(1, 2)

@@ -14,9 +14,10 @@ from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.losses.criterion import Criterion
 from syncl_core.losses.denoising import Denoising
-from syncl_core.losses.dense import DenseHead, finest_map
+from syncl_core.losses.dense import DenseHead, feature_maps
 from syncl_core.losses.dense_targets import dense_targets
 from syncl_core.models.box_code import code_center, denormalize
+from syncl_core.models.position import cell_rays
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.clip_model import ClipModel
 
@@ -26,6 +27,7 @@ KINDS = {
     "petrv2": {"detector": "petrv2"},
     "detector": {"framework": "none"},
     "detr3d": {"framework": "mutr3d", "detector": "detr3d"},
+    "detr3d_rays": {"framework": "mutr3d", "detector": "detr3d", "detr3d": {"ray_norm": True}},
     "stream": {"framework": "none", "detector": "stream_petr", "depth_bins": 32}
     | {"stream": {"memory_length": 16, "pushed": 8, "propagated": 8}},
 }
@@ -78,11 +80,14 @@ def test_what_the_dense_loss_counts():
     tracker, head = build_tracker(config), DenseHead(config)
     memory = tracker.observe(tracker.init_state(2), frame).memory
     losses = head(memory, frame, clip.targets[0])
-    maps = finest_map(memory, frame)
+    (maps,) = feature_maps(memory, frame)
     shared = head.shared(maps.flatten(0, 1))
-    logits, view = (f(shared).unflatten(0, maps.shape[:2]).double() for f in (head.classes, head.view))
+    logits, view, box = (
+        x.unflatten(0, maps.shape[:2]).double()
+        for x in (head.classes(shared), head.view(shared), head.box(maps.flatten(0, 1)))
+    )
     wanted = dense_targets(frame, clip.targets[0], tuple(maps.shape[-2:]))
-    focal = l1 = number = 0.0
+    focal = l1 = of_box = number = 0.0
     for b, n, i, j in np.ndindex(*wanted.owner.shape):
         if not frame.camera_valid[b, n]:
             continue
@@ -95,15 +100,20 @@ def test_what_the_dense_loss_counts():
             goal = torch.cat([(goal[:2] - torch.tensor([j + 0.5, i + 0.5]) * 16) / 32, goal[2:3] - 4.0, goal[3:]])
             weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
             l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
+            units = torch.tensor([20.0, 20, 1, 1, 1, 1, 1, 1, 5, 5])
+            miss = (box[b, n, :, i, j] * units - clip.targets[0].box[b, owner]).abs()
+            of_box += float((miss * torch.tensor([1.0] * 8 + [0.2] * 2)).sum())
             number += 1
         focal += float(torch.where(is_class, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log()).sum())
     assert number > 0
     assert losses["dense_class"].item() == pytest.approx(1.5 * focal / number, rel=1e-4)
     assert losses["dense_view"].item() == pytest.approx(l1 / number, rel=1e-4)
+    assert losses["dense_box"].item() == pytest.approx(0.25 * of_box / number, rel=1e-4)
     nothing = dataclasses.replace(clip.targets[0], valid=torch.zeros_like(clip.targets[0].valid))
     assert head(memory, frame, nothing)["dense_view"] == 0
 
 
+@torch.no_grad()
 def test_denoising_queries_begin_near_their_objects_and_learn_them():
     config = with_values(tiny_config(), _HELPED | {"train": {"denoising": 3, "denoising_radius": 2.0}})
     denoising = Denoising(config)
@@ -152,7 +162,7 @@ def test_helpers_train_every_detector_and_change_no_output(kind):
     plain = with_values(helped, {"train": {"dense_weight": 0.0, "denoising": 0}})
     same = build_tracker(plain)
     expected = ClipModel(same, Criterion(plain))(clip.frames[:1], clip.targets[:1])["losses"]
-    names = {"dense_class", "dense_view", "denoising_class", "denoising_box"}
+    names = {"dense_class", "dense_view", "dense_box", "denoising_class", "denoising_box"}
     assert set(output["losses"]) - set(expected) == names
     for name, value in expected.items():
         assert torch.equal(value, output["losses"][name])
@@ -175,3 +185,35 @@ def test_probes_do_not_see_each_other(kind):
             assert torch.allclose(alone.box, together.box[:, :, i : i + 1], atol=1e-5)
             assert torch.allclose(alone.logits, together.logits[:, :, i : i + 1], atol=1e-5)
     assert together.logits.shape[:3] == (config.model.num_layers, 2, 5)
+
+
+def test_the_loss_of_several_maps_is_their_mean():
+    config, clip = _clip()
+    config = with_values(config, {"model": KINDS["detr3d"]})
+    tracker, head = build_tracker(config), DenseHead(config)
+    with torch.no_grad():
+        memory = tracker.observe(tracker.init_state(2), clip.frames[0]).memory
+        together = head(memory, clip.frames[0], clip.targets[0])
+        alone = [head(dataclasses.replace(memory, levels=(x,)), clip.frames[0], clip.targets[0]) for x in memory.levels]
+    assert len(alone) > 1
+    for name, value in together.items():
+        assert value.item() == pytest.approx(sum(part[name].item() for part in alone) / len(alone), rel=1e-5)
+
+
+@torch.no_grad()
+def test_cells_know_their_rays_and_nothing_else_changes():
+    """A cell's ray passes through its centre; untrained, the norm is a plain layer norm, whatever the ray."""
+    config, clip = _clip()
+    frame = clip.frames[0]
+    rays = cell_rays(frame.image_from_model, (5, 8), (40, 64)).double()
+    for b, n, i, j in ((0, 0, 0, 0), (1, 2, 4, 7), (0, 1, 2, 3)):
+        place = rays[b, n, i, j, :3] * 10.0 + 7.0 * rays[b, n, i, j, 3:]
+        seen = frame.image_from_model[b, n] @ torch.cat([place, torch.ones(1, dtype=torch.float64)])
+        assert (seen[:2] / seen[2]).tolist() == pytest.approx([8 * (j + 0.5), 8 * (i + 0.5)], abs=1e-3)
+    plain, knowing = (build_tracker(with_values(config, {"model": KINDS[k]})) for k in ("detr3d", "detr3d_rays"))
+    knowing.load_state_dict(plain.state_dict(), strict=False)
+    same, other = (tracker.encode(frame) for tracker in (plain, knowing))
+    for level, (x, y) in enumerate(zip(same.levels, other.levels, strict=True)):
+        where = plain.pts_bbox_head.embed_position(level, x.shape[-2:])
+        norm = torch.nn.functional.layer_norm((x - where).movedim(2, -1), x.shape[2:3]).movedim(-1, 2)
+        assert torch.allclose(y - where, norm, atol=1e-4)
