@@ -24,7 +24,7 @@ class DETR3DConfig:
     """The detector that samples image features where a query's reference point is seen (detector detr3d)."""
 
     num_levels: int = 4  # maps of the feature pyramid: those of the backbone, then halved ones
-    ray_norm: bool = False  # tell every cell of a map along which ray it looks (not in the released network)
+    votes: bool = False  # cells of the maps guess a box, and queries see how far it is from them (not as released)
     pad_multiple: int = 32  # images are filled up with zeros at the right and the bottom to a multiple of it, pixels
 
 

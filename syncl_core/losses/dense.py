@@ -5,6 +5,7 @@ the maps themselves, after FCOS3D (Wang et al. 2021), has nothing of that to lea
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ class DenseHead(nn.Module):
         self.shared = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True))
         self.classes = nn.Conv2d(dim, len(config.classes), 1)
         self.view = nn.Conv2d(dim, VIEW_SIZE, 1)
-        self.box = nn.Conv2d(dim, CODE_SIZE, 1)  # linear: what the features hold without further ado
+        self.box = None if config.model.detr3d.votes else nn.Conv2d(dim, CODE_SIZE, 1)
         nn.init.constant_(self.classes.bias, -math.log((1 - _PRIOR) / _PRIOR))
         self.register_buffer("view_weights", torch.tensor(_VIEW_WEIGHTS), persistent=False)
         self.register_buffer("box_units", torch.tensor(_BOX_UNITS), persistent=False)
@@ -45,16 +46,27 @@ class DenseHead(nn.Module):
         The mean over the maps, if there are several.
         """
         targets = clean_targets(targets)
-        losses = [self._of_map(maps, frame, targets) for maps in feature_maps(memory, frame)]
+        maps = feature_maps(memory, frame)
+        losses = [
+            self._of_map(x, frame, targets, votes) for x, votes in zip(maps, self._boxes(memory, maps), strict=True)
+        ]
         return {name: torch.stack([of[name] for of in losses]).mean() for name in losses[0]}
 
-    def _of_map(self, maps: torch.Tensor, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
-        """Of one map [B, N, D, h, w]."""
-        flat = maps.flatten(0, 1)
-        shared = self.shared(flat)
-        logits, view, box = (
+    def _boxes(self, memory: Memory | Pyramid, maps: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Box codes [B, N, 10, h, w] of every map: the network's own votes, or linear in the features."""
+        if self.box is None:
+            return [votes[:, :, :CODE_SIZE] for votes in memory.votes]
+        units = self.box_units.view(-1, 1, 1)
+        return [self.box(x.flatten(0, 1)).unflatten(0, x.shape[:2]) * units for x in maps]
+
+    def _of_map(
+        self, maps: torch.Tensor, frame: Frame, targets: Targets, boxes: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Of one map [B, N, D, h, w] and its boxes [B, N, 10, h, w]."""
+        shared = self.shared(maps.flatten(0, 1))
+        logits, view = (
             x.unflatten(0, maps.shape[:2]).permute(0, 1, 3, 4, 2).float()
-            for x in (self.classes(shared), self.view(shared), self.box(flat))
+            for x in (self.classes(shared), self.view(shared))
         )
         size, image_size = tuple(maps.shape[-2:]), tuple(frame.images.shape[-2:])
         wanted = dense_targets(frame, targets, size)
@@ -67,7 +79,7 @@ class DenseHead(nn.Module):
         goal = _from_cells(wanted.view[scene, camera, owner], size, image_size)
         goal = torch.where(positive[..., None], goal, 0.0)
         error = ((view - goal).abs() * self.view_weights).sum(dim=-1)
-        of_box = weighted_l1(box * self.box_units, targets.box[scene, owner], positive, self.code_weights)
+        of_box = weighted_l1(boxes.permute(0, 1, 3, 4, 2), targets.box[scene, owner], positive, self.code_weights)
         looked = frame.camera_valid[..., None, None]
         number = positive.sum().clamp(min=1)
         return {

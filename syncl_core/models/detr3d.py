@@ -10,20 +10,15 @@ from syncl_core.models.detr3d_head import DETR3DHead, SizedQueries
 from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.fpn import FPN
 from syncl_core.models.heads import HeadOutput
-from syncl_core.models.motion_norm import MotionNorm
-from syncl_core.models.position import cell_rays
+from syncl_core.models.votes import Voter
 from syncl_core.tensors import Frame
 
 _BACKBONE_MAPS = 3  # at strides 8, 16 and 32
-_RAY = 6  # numbers that say where a cell looks
 
 
 class DETR3D(ImageNormalizer):
     """Parameter names are those of the public MUTR3D checkpoints.
-
-    With `model.detr3d.ray_norm`, which they do not have, a cell's features are scaled and shifted by the ray it looks
-    along, the way StreamPETR tells its tokens (MotionNorm). A depth in the features times a direction is a place, so
-    the decoder need not learn every camera's geometry: a small network gets by with a hundredth of the training.
+    With `model.detr3d.votes`, which they do not have, cells guess boxes: see models/votes.py.
     """
 
     def __init__(self, config: SynclConfig):
@@ -33,7 +28,7 @@ class DETR3D(ImageNormalizer):
         self.img_backbone = build_backbone(model.backbone, _BACKBONE_MAPS)
         self.img_neck = FPN(self.img_backbone.out_channels, dim, model.detr3d.num_levels)
         self.pts_bbox_head = DETR3DHead(model, len(config.classes), len(config.rig.cameras))
-        self.ray_norm = MotionNorm(_RAY, dim) if model.detr3d.ray_norm else None
+        self.voter = Voter(dim) if model.detr3d.votes else None
         self.reference_points = nn.Linear(dim, 3)
         self.bbox_size_fc = nn.Linear(dim, 3)
         self.query_embedding = nn.Embedding(model.num_queries, 2 * dim)  # position, then content
@@ -42,15 +37,14 @@ class DETR3D(ImageNormalizer):
         """Feature maps of a frame with their positions added, and its cameras."""
         images = pad_images(self.normalize_images(frame), self.pad_multiple)
         maps = self.img_neck(self.img_backbone(images.contiguous(memory_format=torch.channels_last)))
-        levels = []
-        for i, x in enumerate(maps):
-            x = x.unflatten(0, frame.camera_valid.shape)
-            if self.ray_norm is not None:
-                rays = cell_rays(usable_projections(frame), x.shape[-2:], tuple(images.shape[-2:]))
-                x = self.ray_norm(x.movedim(2, -1), rays).movedim(-1, 2)
-            levels.append(x + self.pts_bbox_head.embed_position(i, x.shape[-2:]))
+        maps, votes = [x.unflatten(0, frame.camera_valid.shape) for x in maps], ()
+        if self.voter is not None:
+            matrix, size = usable_projections(frame), tuple(images.shape[-2:])
+            maps, votes = zip(*(self.voter(x, matrix, size) for x in maps), strict=True)
+        levels = (x + self.pts_bbox_head.embed_position(i, x.shape[-2:]) for i, x in enumerate(maps))
         return Pyramid(
             levels=tuple(levels),
+            votes=votes,
             image_from_model=frame.image_from_model,
             camera_valid=frame.camera_valid,
             image_size=tuple(images.shape[-2:]),

@@ -11,11 +11,12 @@ from torch import nn
 
 from syncl_core.config import ModelConfig
 from syncl_core.models.attention import MultiHeadAttention
-from syncl_core.models.box_code import denormalize, inverse_sigmoid
+from syncl_core.models.box_code import code_center, denormalize, inverse_sigmoid, normalize
 from syncl_core.models.decoder import FeedForward
 from syncl_core.models.detr3d_sampling import FeatureSampling, Pyramid
 from syncl_core.models.heads import HeadOutput, class_branch, classify_rows, track_class_branches
 from syncl_core.models.position import sine_interleaved
+from syncl_core.models.votes import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +77,15 @@ class DETR3DHead(nn.Module):
         x, reference, log_size = rows.content, rows.reference, rows.log_size
         outputs = []
         for i, layer in enumerate(self.transformer["decoder"]["layers"]):
-            x = layer(x, rows.position, reference, pyramid, queries.valid, num_rows if parallel or alone else 0)
-            raw = self.reg_branches[i](x).float()
+            x, verdict = layer(
+                x, rows.position, reference, pyramid, queries.valid, num_rows if parallel or alone else 0
+            )
+            raw, rest = self.reg_branches[i](x).float(), 0.0
+            if verdict is not None:
+                reference, log_size, rest = self._follow(verdict, reference, log_size)
             center, log_size = _refine(raw, reference, log_size)
             if all_layers or i == len(self.reg_branches) - 1:
-                outputs.append((self._box(i, x, center, log_size), x))
+                outputs.append((self._box(i, x, center, log_size, rest), x))
             # As released: each layer learns from its own loss, except that the second one's size reaches the first.
             reference, log_size = center.detach(), log_size if i == 0 else log_size.detach()
         box, features = (torch.stack(values) for values in zip(*outputs, strict=True))
@@ -92,9 +97,18 @@ class DETR3DHead(nn.Module):
         last = list(branches)[-features.shape[0] :]
         return torch.stack([branch(x) for branch, x in zip(last, features, strict=True)])
 
-    def _box(self, layer: int, x: torch.Tensor, center: torch.Tensor, log_size: torch.Tensor) -> torch.Tensor:
-        direction, velocity = self.direction_branches[layer](x), self.velo_branches[layer](x)
-        return join_code(denormalize(center, self.pc_range), log_size, direction.float(), velocity.float())
+    def _follow(self, verdict: Verdict, reference: torch.Tensor, log_size: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Reference points and log sizes after the votes, and their sin, cos, vx, vy [B, M, 4]."""
+        place = verdict.stay * denormalize(reference, self.pc_range) + code_center(verdict.code)
+        log_size = verdict.stay * log_size + code_log_size(verdict.code)
+        return normalize(place, self.pc_range), log_size, verdict.code[..., 6:]
+
+    def _box(
+        self, layer: int, x: torch.Tensor, center: torch.Tensor, log_size: torch.Tensor, rest: torch.Tensor | float
+    ) -> torch.Tensor:
+        """Box codes; what the votes say of direction and velocity is in `rest` [B, M, 4], the layer adds to it."""
+        both = torch.cat([self.direction_branches[layer](x), self.velo_branches[layer](x)], dim=-1).float() + rest
+        return join_code(denormalize(center, self.pc_range), log_size, both[..., :2], both[..., 2:])
 
 
 def sine_grid(rows: int, cols: int, num_features: int, device: torch.device) -> torch.Tensor:
@@ -135,7 +149,7 @@ class Layer(nn.Module):
         super().__init__()
         dim, levels = config.embed_dim, config.detr3d.num_levels
         attention = MultiHeadAttention(dim, config.num_heads, config.dropout)
-        sampling = FeatureSampling(dim, num_cameras, levels, config.pc_range, config.dropout)
+        sampling = FeatureSampling(num_cameras, levels, config)
         # The lists and dictionaries reproduce the names of the public checkpoints: attentions.0.attn.*.
         self.attentions = nn.ModuleList([nn.ModuleDict({"attn": attention}), sampling])
         self.ffns = nn.ModuleList([FeedForward(dim, config.ffn_dim, config.dropout)])
@@ -150,15 +164,16 @@ class Layer(nn.Module):
         pyramid: Pyramid,
         valid: torch.Tensor,  # [B, M - num_parallel] bool
         num_parallel: int,  # rows at the end that skip self-attention and that nobody attends to
-    ) -> torch.Tensor:
-        """[B, M, D]."""
+    ) -> tuple[torch.Tensor, Verdict | None]:
+        """[B, M, D], and what the votes say, if there are any."""
         attention, serial = self.attentions[0]["attn"], x.shape[1] - num_parallel
         x, parallel = x[:, :serial], x[:, serial:]
         if serial:
             located = x + position[:, :serial]
             x = self.norms[0](x + self.dropout(attention(located, attention.project(located, x), valid)))
-        x = self.norms[1](self.attentions[1](torch.cat([x, parallel], dim=1), position, reference, pyramid))
-        return self.norms[2](x + self.ffns[0](x))
+        x, verdict = self.attentions[1](torch.cat([x, parallel], dim=1), position, reference, pyramid)
+        x = self.norms[1](x)
+        return self.norms[2](x + self.ffns[0](x)), verdict
 
 
 def _branch(dim: int, out_dim: int) -> nn.Sequential:

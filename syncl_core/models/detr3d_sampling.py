@@ -6,7 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from syncl_core.model_config import ModelConfig
 from syncl_core.models.box_code import denormalize, inverse_sigmoid
+from syncl_core.models.votes import Verdict, VoteCount
 
 _NEAREST = 1e-5
 """Depth in metres from which on a camera can see a point."""
@@ -20,6 +22,7 @@ class Pyramid:
     image_from_model: torch.Tensor  # [B, N, 4, 4] float64, as in `tensors.Frame`
     camera_valid: torch.Tensor  # [B, N] bool
     image_size: tuple[int, int]  # height and width, pixels, of the padded image that the maps cover
+    votes: tuple[torch.Tensor, ...] = ()  # L maps [B, N, 11, h, w], or none (models/votes.py)
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -30,16 +33,18 @@ class Pyramid:
 class FeatureSampling(nn.Module):
     """One weight per camera and level, no softmax; what no camera sees adds nothing but its position."""
 
-    def __init__(self, dim: int, num_cameras: int, num_levels: int, pc_range: tuple[float, ...], dropout: float):
+    def __init__(self, num_cameras: int, num_levels: int, config: ModelConfig):
         super().__init__()
+        dim = config.embed_dim
         self.attention_weights = nn.Linear(dim, num_cameras * num_levels)
         self.output_proj = nn.Linear(dim, dim)
         self.position_encoder = nn.Sequential(
             *(nn.Linear(3, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
             *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
         )
-        self.dropout = nn.Dropout(dropout)
-        self.register_buffer("pc_range", torch.tensor(pc_range).view(2, 3), persistent=False)
+        self.vote_count = VoteCount(dim) if config.detr3d.votes else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("pc_range", torch.tensor(config.pc_range).view(2, 3), persistent=False)
         for linear in (self.attention_weights, self.output_proj, self.position_encoder[0], self.position_encoder[3]):
             nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(self.attention_weights.bias)
@@ -51,8 +56,8 @@ class FeatureSampling(nn.Module):
         position: torch.Tensor,  # [B, M, D]
         reference: torch.Tensor,  # [B, M, 3] fractions of pc_range
         pyramid: Pyramid,
-    ) -> torch.Tensor:
-        """[B, M, D], the residual x included."""
+    ) -> tuple[torch.Tensor, Verdict | None]:
+        """[B, M, D], the residual x included, and what the votes say, if there are any."""
         points, seen = project(denormalize(reference, self.pc_range), pyramid)
         weights = self.attention_weights(x + position).unflatten(-1, (seen.shape[1], -1)).sigmoid()  # [B, M, N, L]
         weights = weights * seen.transpose(1, 2)[..., None]
@@ -61,7 +66,15 @@ class FeatureSampling(nn.Module):
             for i, level in enumerate(pyramid.levels)
         )
         where = self.position_encoder(inverse_sigmoid(reference))
-        return self.dropout(self.output_proj(read)) + x + where
+        verdict = None
+        if self.vote_count is not None:
+            votes = torch.stack([sample(votes, points) for votes in pyramid.votes], dim=-1)  # [B, N, 11, M, L]
+            votes = votes.permute(0, 3, 1, 4, 2)
+            can_see = seen.transpose(1, 2)[..., None].expand(votes.shape[:-1])
+            place = denormalize(reference, self.pc_range)
+            verdict, news = self.vote_count(x, votes.flatten(2, 3), can_see.flatten(2), place)
+            where = where + news
+        return self.dropout(self.output_proj(read)) + x + where, verdict
 
 
 def project(points: torch.Tensor, pyramid: Pyramid) -> tuple[torch.Tensor, torch.Tensor]:
