@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from syncl_core.config import SynclConfig
 from syncl_core.losses.box_loss import weighted_l1
@@ -18,13 +19,13 @@ from syncl_core.losses.padding import clean_targets
 from syncl_core.models.box_code import CODE_SIZE
 from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.heads import Memory
+from syncl_core.models.votes import VOTE_SIZE, VOTE_UNITS
 from syncl_core.tensors import Frame, Targets
 
 _PRIOR = 0.01  # initial class probability
 _TYPICAL_LOG_DEPTH = 4.0  # of an object 20 m away, seen through the unit focal length of a small image
 _VIEW_WEIGHTS = (0.5, 0.5, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # of the numbers in `dense_targets.VIEW_SIZE`
 _OFFSET_UNIT = 2.0  # cells
-_BOX_UNITS = (20.0, 20.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0)  # of the box code: metres, m/s
 
 
 class DenseHead(nn.Module):
@@ -34,10 +35,10 @@ class DenseHead(nn.Module):
         self.shared = nn.Sequential(nn.Conv2d(dim, dim, 1), nn.ReLU(inplace=True))
         self.classes = nn.Conv2d(dim, len(config.classes), 1)
         self.view = nn.Conv2d(dim, VIEW_SIZE, 1)
-        self.box = None if config.model.detr3d.votes else nn.Conv2d(dim, CODE_SIZE, 1)
+        self.vote = None if config.model.detr3d.votes else nn.Conv2d(dim, VOTE_SIZE, 1)
         nn.init.constant_(self.classes.bias, -math.log((1 - _PRIOR) / _PRIOR))
         self.register_buffer("view_weights", torch.tensor(_VIEW_WEIGHTS), persistent=False)
-        self.register_buffer("box_units", torch.tensor(_BOX_UNITS), persistent=False)
+        self.register_buffer("vote_units", torch.tensor(VOTE_UNITS), persistent=False)
         self.register_buffer("code_weights", torch.tensor(config.syncl.loss.code_weights), persistent=False)
 
     def forward(self, memory: Memory | Pyramid, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
@@ -48,21 +49,21 @@ class DenseHead(nn.Module):
         targets = clean_targets(targets)
         maps = feature_maps(memory, frame)
         losses = [
-            self._of_map(x, frame, targets, votes) for x, votes in zip(maps, self._boxes(memory, maps), strict=True)
+            self._of_map(x, votes, frame, targets) for x, votes in zip(maps, self._votes(memory, maps), strict=True)
         ]
         return {name: torch.stack([of[name] for of in losses]).mean() for name in losses[0]}
 
-    def _boxes(self, memory: Memory | Pyramid, maps: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Box codes [B, N, 10, h, w] of every map: the network's own votes, or linear in the features."""
-        if self.box is None:
-            return [votes[:, :, :CODE_SIZE] for votes in memory.votes]
-        units = self.box_units.view(-1, 1, 1)
-        return [self.box(x.flatten(0, 1)).unflatten(0, x.shape[:2]) * units for x in maps]
+    def _votes(self, memory: Memory | Pyramid, maps: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Votes [B, N, 11, h, w] of every map (models/votes.py): the network's own, or linear in the features."""
+        if self.vote is None:
+            return memory.votes
+        units = self.vote_units.view(-1, 1, 1)
+        return [self.vote(x.flatten(0, 1)).unflatten(0, x.shape[:2]).float() * units for x in maps]
 
     def _of_map(
-        self, maps: torch.Tensor, frame: Frame, targets: Targets, boxes: torch.Tensor
+        self, maps: torch.Tensor, votes: torch.Tensor, frame: Frame, targets: Targets
     ) -> dict[str, torch.Tensor]:
-        """Of one map [B, N, D, h, w] and its boxes [B, N, 10, h, w]."""
+        """Of one map [B, N, D, h, w] and its votes [B, N, 11, h, w]."""
         shared = self.shared(maps.flatten(0, 1))
         logits, view = (
             x.unflatten(0, maps.shape[:2]).permute(0, 1, 3, 4, 2).float()
@@ -79,14 +80,21 @@ class DenseHead(nn.Module):
         goal = _from_cells(wanted.view[scene, camera, owner], size, image_size)
         goal = torch.where(positive[..., None], goal, 0.0)
         error = ((view - goal).abs() * self.view_weights).sum(dim=-1)
-        of_box = weighted_l1(boxes.permute(0, 1, 3, 4, 2), targets.box[scene, owner], positive, self.code_weights)
-        looked = frame.camera_valid[..., None, None]
+        boxes, belief = votes.permute(0, 1, 3, 4, 2).split([CODE_SIZE, 1], dim=-1)
+        of_box = weighted_l1(boxes, targets.box[scene, owner], positive, self.code_weights)
+        looked = frame.camera_valid[..., None, None].expand_as(positive)
+        doubt = functional.binary_cross_entropy_with_logits(belief[..., 0], positive.float(), reduction="none")
         number = positive.sum().clamp(min=1)
         return {
             "dense_class": self.loss.class_weight * torch.where(looked[..., None], focal, 0.0).sum() / number,
             "dense_view": torch.where(positive, error, 0.0).sum() / number,
             "dense_box": self.loss.box_weight * of_box.sum() / number,
+            "dense_belief": _mean(doubt, positive) + _mean(doubt, looked & ~positive),
         }
+
+
+def _mean(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    return torch.where(which, values, 0.0).sum() / which.sum().clamp(min=1)
 
 
 def feature_maps(memory: Memory | Pyramid, frame: Frame) -> tuple[torch.Tensor, ...]:

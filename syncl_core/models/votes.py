@@ -19,8 +19,10 @@ from syncl_core.models.position import cell_rays
 VOTE_SIZE = CODE_SIZE + 1
 """Channels of a map of votes: a box code, and how much the cell believes in it (any number)."""
 
+VOTE_UNITS = (20.0, 20.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0, 1.0)
+"""Metres, m/s: a linear map's outputs times these are a vote."""
+
 _RAY = 6  # numbers that say where a cell looks
-_UNITS = (20.0, 20.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0)  # of the box code: metres, m/s
 _NEAR = 5.0  # metres: unit of the difference between a vote and a query
 _FARTHEST = 4.0  # of that unit; what is farther away is told as so far
 
@@ -38,7 +40,7 @@ class Voter(nn.Module):
         super().__init__()
         self.ray_norm = MotionNorm(_RAY, dim)
         self.vote = nn.Linear(dim, VOTE_SIZE)
-        self.register_buffer("units", torch.tensor((*_UNITS, 1.0)), persistent=False)
+        self.register_buffer("units", torch.tensor(VOTE_UNITS), persistent=False)
 
     def forward(
         self,

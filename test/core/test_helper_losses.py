@@ -82,18 +82,21 @@ def test_what_the_dense_loss_counts():
     losses = head(memory, frame, clip.targets[0])
     (maps,) = feature_maps(memory, frame)
     shared = head.shared(maps.flatten(0, 1))
-    logits, view, box = (
+    logits, view, vote = (
         x.unflatten(0, maps.shape[:2]).double()
-        for x in (head.classes(shared), head.view(shared), head.box(maps.flatten(0, 1)))
+        for x in (head.classes(shared), head.view(shared), head.vote(maps.flatten(0, 1)))
     )
     wanted = dense_targets(frame, clip.targets[0], tuple(maps.shape[-2:]))
     focal = l1 = of_box = number = 0.0
+    doubts = {True: [], False: []}
     for b, n, i, j in np.ndindex(*wanted.owner.shape):
         if not frame.camera_valid[b, n]:
             continue
         owner = int(wanted.owner[b, n, i, j])
         p = logits[b, n, :, i, j].sigmoid()
         is_class = torch.zeros(len(p), dtype=torch.bool)
+        belief = vote[b, n, 10, i, j].sigmoid()
+        doubts[owner >= 0].append(-float((belief if owner >= 0 else 1 - belief).log()))
         if owner >= 0:
             is_class[clip.targets[0].label[b, owner]] = True
             goal = wanted.view[b, n, owner].double()
@@ -101,7 +104,7 @@ def test_what_the_dense_loss_counts():
             weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
             l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
             units = torch.tensor([20.0, 20, 1, 1, 1, 1, 1, 1, 5, 5])
-            miss = (box[b, n, :, i, j] * units - clip.targets[0].box[b, owner]).abs()
+            miss = (vote[b, n, :10, i, j] * units - clip.targets[0].box[b, owner]).abs()
             of_box += float((miss * torch.tensor([1.0] * 8 + [0.2] * 2)).sum())
             number += 1
         focal += float(torch.where(is_class, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log()).sum())
@@ -109,6 +112,7 @@ def test_what_the_dense_loss_counts():
     assert losses["dense_class"].item() == pytest.approx(1.5 * focal / number, rel=1e-4)
     assert losses["dense_view"].item() == pytest.approx(l1 / number, rel=1e-4)
     assert losses["dense_box"].item() == pytest.approx(0.25 * of_box / number, rel=1e-4)
+    assert losses["dense_belief"].item() == pytest.approx(sum(np.mean(of) for of in doubts.values()), rel=1e-4)
     nothing = dataclasses.replace(clip.targets[0], valid=torch.zeros_like(clip.targets[0].valid))
     assert head(memory, frame, nothing)["dense_view"] == 0
 
@@ -162,7 +166,7 @@ def test_helpers_train_every_detector_and_change_no_output(kind):
     plain = with_values(helped, {"train": {"dense_weight": 0.0, "denoising": 0}})
     same = build_tracker(plain)
     expected = ClipModel(same, Criterion(plain))(clip.frames[:1], clip.targets[:1])["losses"]
-    names = {"dense_class", "dense_view", "dense_box", "denoising_class", "denoising_box"}
+    names = {"dense_class", "dense_view", "dense_box", "dense_belief", "denoising_class", "denoising_box"}
     assert set(output["losses"]) - set(expected) == names
     for name, value in expected.items():
         assert torch.equal(value, output["losses"][name])
