@@ -34,6 +34,7 @@ class TrainConfig:
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 
     dense_weight: float = 0.0  # of a loss on what each cell of the feature maps says about the object it shows
+    dense_only: bool = False  # and of nothing else: the queries wait, image backbone and neck learn twice as fast
     denoising: int = 0  # further queries per object and frame that begin near it and learn to find it ...
     denoising_radius: float = 5.0  # ... at most so many metres away
 
@@ -81,5 +82,7 @@ def check_train(config: TrainConfig) -> None:
         raise InputError(f"train.batch_norm: expected frozen or trained, got {config.batch_norm!r}")
     if config.freeze_backbone and config.batch_norm == "trained":
         raise InputError("train.batch_norm: trained, but train.freeze_backbone is true; choose one")
+    if config.dense_only and not (config.dense_weight > 0 and config.clip_length == 1):
+        raise InputError("train.dense_only: needs a train.dense_weight above 0 and train.clip_length 1")
     if len(config.resize) != 2 or not 0.1 <= config.resize[0] <= config.resize[1] <= 10:
         raise InputError(f"train.resize: expected two scales, the smaller first, got {list(config.resize)}")

@@ -8,8 +8,10 @@ from torch.utils.checkpoint import checkpoint
 
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead
+from syncl_core.models.detr3d_sampling import Pyramid
+from syncl_core.models.heads import Memory
 from syncl_core.tensors import Frame, Targets
-from syncl_core.tracking.base import Observation, Tracker, assigned
+from syncl_core.tracking.base import Tracker, assigned
 from syncl_core.train_config import TrainConfig
 
 
@@ -38,6 +40,8 @@ class ClipModel(nn.Module):
 
     def forward(self, frames: tuple[Frame, ...], targets: tuple[Targets, ...]) -> dict[str, dict[str, torch.Tensor]]:
         """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into."""
+        if self.tracker.config.train.dense_only:
+            return self._dense_only(frames[0], targets[0])
         strategy, framework = self.tracker.config.syncl, self.tracker.config.model.framework
         parallel = strategy.needs_parallel and framework != "none"
         state = self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device)
@@ -45,23 +49,30 @@ class ClipModel(nn.Module):
         for number, (frame, target) in enumerate(zip(frames, targets, strict=True), start=1):
             observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel)
             judged = self.criterion(observation, target)
-            losses += [judged.losses, self._helpers(observation, frame, target)]
+            losses += [judged.losses, self._helpers(observation.memory, frame, target)]
             stats.append(judged.stats)
             if framework == "pf_track" or number < len(frames):
                 state = self.tracker.commit(observation, assigned(judged.identity))
                 losses.append(self.criterion.forecast(state, target))
-        # Some parameters have no part in some clips (no track, no pair). All processes must still agree on who has a
-        # gradient, and weight decay must not depend on it.
-        unused = sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
-        return {"losses": _join(losses, torch.sum) | {"unused": unused}, "stats": _join(stats, torch.nanmean)}
+        return {"losses": _join(losses, torch.sum) | self._unused(), "stats": _join(stats, torch.nanmean)}
 
-    def _helpers(self, observation: Observation, frame: Frame, target: Targets) -> dict[str, torch.Tensor]:
-        """Losses that only help the training along."""
-        losses, memory = {}, observation.memory
+    def _dense_only(self, frame: Frame, target: Targets) -> dict[str, dict[str, torch.Tensor]]:
+        """What the maps alone can learn from."""
+        losses = self._helpers(self.tracker.encode(frame), frame, target)
+        return {"losses": losses | self._unused(), "stats": {}}
+
+    def _unused(self) -> dict[str, torch.Tensor]:
+        """Some parameters have no part in some clips (no track, no pair). All processes must still agree on who has a
+        gradient, and weight decay must not depend on it."""
+        return {"unused": sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)}
+
+    def _helpers(self, memory: Memory | Pyramid, frame: Frame, target: Targets) -> dict[str, torch.Tensor]:
+        """Losses that only help the training along, of what the queries look at."""
+        losses = {}
         if self.dense is not None:
             weight = self.tracker.config.train.dense_weight
             losses |= {name: weight * value for name, value in self.dense(memory, frame, target).items()}
-        if self.denoising is not None:
+        if self.denoising is not None and not self.tracker.config.train.dense_only:
             losses |= self.denoising(lambda reference: self.tracker.probe(memory, reference), target)
         return losses
 
