@@ -32,6 +32,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", sorted(glob("launch/*.py"))),
         (f"share/{NAME}/config", sorted(glob("config/*.*"))),
+        (f"share/{NAME}/config/weights", sorted(glob("config/weights/*.*"))),
         (f"share/{NAME}/config/vehicles", sorted(glob("config/vehicles/*.yaml"))),
     ],
     install_requires=[

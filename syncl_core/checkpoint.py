@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
 from syncl_core.convert import Converted, convert
 from syncl_core.errors import InputError
+from syncl_core.shipped import shipped_weights
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker
 from syncl_core.weights import PICKLES, Tensors, check_tensors, one_line, read_pickle, read_safetensors, shared_names
@@ -106,9 +107,9 @@ def start_from(path: str | Path, tracker: Tracker) -> list[str]:
 
 
 def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int = 0, device: str = "cpu") -> Tracker:
-    """The tracker that a configuration file and a checkpoint file name, on `device`; "" = not given.
+    """The tracker that a configuration file and a checkpoint file name, on `device`: see `chosen_weights`.
 
-    Without a checkpoint the weights are untrained, the same for the same seed. Raises InputError naming the culprit.
+    Untrained weights are the same for the same seed. Raises InputError naming the culprit.
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"seed {seed}: expected a number from 0 to 2^63 - 1")
@@ -116,9 +117,18 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
         torch.zeros(1, device=device).cpu()  # the meta device makes tensors, but holds nothing
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
         raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    given = load_config(config) if config else None
-    tracker = load_checkpoint(checkpoint, given) if checkpoint else build_tracker(given or SynclConfig(), seed)
-    return tracker.to(device)
+    given, weights = load_config(config) if config else None, chosen_weights(config, checkpoint)
+    return (load_checkpoint(weights, given) if weights else build_tracker(given, seed)).to(device)
+
+
+def chosen_weights(config: str | Path, checkpoint: str | Path) -> Path | None:
+    """The weights that two file names mean, "" = not given: the checkpoint. Given neither, those of the package.
+
+    None for a configuration alone: its weights are untrained.
+    """
+    if checkpoint or config:
+        return Path(checkpoint) if checkpoint else None
+    return shipped_weights()
 
 
 def _write(

@@ -11,15 +11,16 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from syncl_core.checkpoint import load_tracker
 from syncl_core.cli import main as syncl
-from syncl_core.config import load_config
+from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes import NuScenesScenes
 from syncl_core.errors import InputError
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
@@ -38,6 +39,7 @@ from syncl_ros.children import child_process, folder_taken, wait_for_recorder
 from syncl_ros.environment import ros_environment, share_file
 
 UNTRAINED = "UNTRAINED WEIGHTS: boxes mean nothing"
+SYNTHETIC = "weights of the synthetic world, which knows no real street"
 EXAMPLES = """examples:
   python -m syncl_ros.demo                                             a synthetic scene
   python -m syncl_ros.demo --data /data/sets/nuscenes --scene scene-0103
@@ -49,8 +51,9 @@ class Demo(NamedTuple):
 
     data: NuScenesScenes
     scene: str
-    config: Path
-    checkpoint: str
+    config: SynclConfig
+    parameters: Mapping[str, str]  # of the node: config and checkpoint, as far as they are given
+    notice: str  # what must be said about the weights
     output: Path
 
     @property
@@ -68,8 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", default="", help="nuScenes root (default: make a synthetic scene)")
     parser.add_argument("--scene", default="", help="scene of the root (default: the first one with images)")
-    parser.add_argument("--config", default="", help="YAML of the tracker (default: config/petr_tiny_128x320.yaml)")
-    parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: untrained")
+    parser.add_argument("--checkpoint", default="", help="weights (.safetensors; default: the project's own)")
+    parser.add_argument(
+        "--config", default="", help="YAML of the tracker; without --checkpoint its weights are untrained"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the synthetic scene (default: 8)")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder for the results")
     args = parser.parse_args(argv)
@@ -92,18 +97,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """All steps. Raises InputError naming the step's culprit."""
     started = time.monotonic()
-    config = Path(args.config) if args.config else share_file("config/petr_tiny_128x320.yaml")
-    load_config(config)
+    config = load_tracker(args.config, args.checkpoint).config  # what cannot be used must not come up after minutes
+    given = {name: value for name in ("config", "checkpoint") if (value := getattr(args, name))}
     with folder_taken(args.output):
-        _make(args, config, started)
+        _say(1, f"scene: {args.data or 'a synthetic one'}")
+        data = NuScenesScenes(args.data or _synthetic_scene(args.output, args.seconds))
+        demo = Demo(
+            data=data,
+            scene=args.scene or _first_scene(data),
+            config=config,
+            parameters=given,
+            notice=_notice(args),
+            output=args.output,
+        )
+        _make(demo, started)
 
 
-def _make(args: argparse.Namespace, config: Path, started: float) -> None:
-    _say(1, f"scene: {args.data or 'a synthetic one'}")
-    data = NuScenesScenes(args.data or _synthetic_scene(args.output, args.seconds))
-    demo = Demo(data, args.scene or _first_scene(data), config, args.checkpoint, args.output)
+def _notice(args: argparse.Namespace) -> str:
+    """What must be said about the weights."""
+    if args.checkpoint:
+        return ""
+    if args.config:
+        return UNTRAINED
+    return SYNTHETIC if args.data else ""
+
+
+def _make(demo: Demo, started: float) -> None:
     _say(2, f"rosbag of {demo.scene}")
-    write_scene_bag(data, demo.scene, demo.bag, overwrite=True, progress=True)
+    write_scene_bag(demo.data, demo.scene, demo.bag, overwrite=True, progress=True)
     _say(3, "player, tracker node and recorder as three processes over DDS")
     _replay(demo)
     _say(4, "official nuScenes tracking metrics")
@@ -137,13 +158,13 @@ def _replay(demo: Demo) -> None:
     log = demo.output / "log"
     # A domain of its own keeps other ROS systems on this network out of the demo, and the demo out of them.
     environment = ros_environment(domain_id=1 + os.getpid() % 100)
-    checkpoint = ["-p", f"checkpoint:={demo.checkpoint}"] if demo.checkpoint else []
+    parameters = [text for name, value in demo.parameters.items() for text in ("-p", f"{name}:={value}")]
     with BagReader(demo.bag) as reader:
         topics = [*reader.topics, TRACKS_TOPIC, MARKERS_TOPIC]
     commands = {
         "tracker": [
             *("--ros-args", "--params-file", str(share_file("config/replay.yaml"))),
-            *("-p", f"config:={demo.config}", *checkpoint),
+            *parameters,
         ],
         "recorder": [
             *("-o", str(demo.result), "--overwrite", "--whole", "--until", "/tracker/finished", "--topics", *topics),
@@ -175,9 +196,8 @@ def _evaluate(demo: Demo) -> tuple[list[ObjectSet], str]:
 def _draw(demo: Demo, object_sets: list[ObjectSet]) -> None:
     """A video of all sets, and the picture of the one in the middle."""
     tracks = {objects.t_ns: objects for objects in object_sets}
-    notice = "" if demo.checkpoint else UNTRAINED
-    recording = open_recording(demo.bag, load_config(demo.config))
-    caption = Caption(scene=demo.scene, model=demo.config.stem, notice=notice, count=len(tracks))
+    recording = open_recording(demo.bag, demo.config)
+    caption = Caption(scene=demo.scene, model=demo.config.name, notice=demo.notice, count=len(tracks))
     pages = render_sets(recording.frame_sets, tracks, recording.ground_truth, caption=caption)
     with tqdm(total=len(tracks), desc="pictures", unit="", disable=None) as bar:
         write_video(demo.output / "video.mp4", _with_picture(pages, len(tracks) // 2, demo, bar), fps=2.0)
@@ -192,8 +212,9 @@ def _with_picture(pages: Iterable[np.ndarray], middle: int, demo: Demo, bar: tqd
 
 
 def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
-    output, config = demo.output, shlex.quote(os.path.relpath(demo.config))
-    warning = "" if demo.checkpoint else f"\n{UNTRAINED}. The demo shows the way from cameras to tracks, not quality.\n"
+    output = demo.output
+    tracker = "".join(f" --{name} {shlex.quote(os.path.relpath(path))}" for name, path in demo.parameters.items())
+    warning = f"\n{demo.notice}. The demo shows the way from cameras to tracks, not quality.\n" if demo.notice else ""
     print(
         f"""
 {table}
@@ -207,7 +228,7 @@ def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
 Open them:
   Foxglove   open {output}/tracks/tracks.mcap, add a 3D panel, display frame odom
   RViz       ros2 launch syncl_ros replay.launch.py bag:={output}/scene rviz:=true
-  again      syncl track {output}/scene -c {config} -o out/offline   (the same tracks, without ROS)"""
+  again      syncl track {output}/scene{tracker} -o out/offline   (the same tracks, without ROS)"""
     )
 
 

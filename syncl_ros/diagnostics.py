@@ -68,12 +68,12 @@ class Rates:
         return self._rates
 
 
-def file_name_and_hash(path: str) -> str:
+def file_name_and_hash(path: Path | None) -> str:
     """ "name (sha256 prefix)" of a checkpoint; "" for none."""
-    if not path:
+    if path is None:
         return ""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return f"{Path(path).name} ({digest.hexdigest()[:12]})"
+    return f"{path.name} ({digest.hexdigest()[:12]})"

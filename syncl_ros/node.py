@@ -18,7 +18,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
-from syncl_core.checkpoint import load_tracker
+from syncl_core.checkpoint import chosen_weights, load_tracker
 from syncl_core.errors import DeviceError, InputError
 from syncl_core.runtime.problems import Problem
 from syncl_core.tracking.base import Tracker
@@ -120,13 +120,16 @@ class TrackerNode(LifecycleNode):
             torch.set_num_threads(given.threads)
         tracker = self._load(given.config, given.checkpoint, given.seed, given.device)
         config, self._camera_params = self._settings.configure(tracker.config)
-        if not given.checkpoint:
+        weights = chosen_weights(given.config, given.checkpoint)
+        if weights is None:
             self.get_logger().warning("no checkpoint: the weights are untrained, the boxes mean nothing")
+        elif not given.checkpoint:
+            self.get_logger().warning("no checkpoint: the project's own weights know the synthetic world alone")
         engine = Engine(self, tracker, config, given, self._outputs)
         if self._sessions is not None:
             engine.continue_sessions(self._sessions)
         self._outputs.configure(config)
-        self._checkpoint = file_name_and_hash(given.checkpoint)
+        self._checkpoint = file_name_and_hash(weights)
         self._engine = engine
 
     def _activate(self) -> None:

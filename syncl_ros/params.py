@@ -37,8 +37,12 @@ class NodeParams:
     vehicle: str = parameter(
         "", "YAML file of the vehicle, or the name of one in config/vehicles: values for the parameters below"
     )
-    config: str = parameter("", "YAML file of the tracker; empty = that of the checkpoint, or the defaults")
-    checkpoint: str = parameter("", "weights (.safetensors); empty = untrained weights, whose boxes mean nothing")
+    config: str = parameter("", "YAML file of the tracker; empty = that of the checkpoint")
+    checkpoint: str = parameter(
+        "",
+        "weights (.safetensors); empty = untrained weights, whose boxes mean nothing; where config is empty, too: the "
+        "project's own, trained on the synthetic world alone",
+    )
     seed: int = parameter(0, "seed of untrained weights", limits=(0, 2**31 - 1))
     device: str = parameter("cpu", "torch device, such as cpu or cuda:0")
     threads: int = parameter(0, "CPU threads of the network; 0 = torch's choice", limits=(0, 256))

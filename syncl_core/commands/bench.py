@@ -80,11 +80,11 @@ def _bench_trackers(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from syncl_core.bench.configs import shipped_configs
     from syncl_core.bench.measure import BenchOptions, measure_apart
     from syncl_core.config import load_config
     from syncl_core.errors import InputError
     from syncl_core.io.files import write_text
+    from syncl_core.shipped import shipped_configs
 
     if not 0 <= args.threads <= MAX_THREADS:
         raise InputError(f"--threads {args.threads}: expected 0 to {MAX_THREADS}")

@@ -28,10 +28,10 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from syncl_core.bench.configs import shipped_configs
     from syncl_core.bench.footprint import footprint
     from syncl_core.bench.table import format_table
     from syncl_core.config import load_config
+    from syncl_core.shipped import shipped_configs
 
     rows = []
     for path in args.config or shipped_configs():

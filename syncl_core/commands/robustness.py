@@ -24,7 +24,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("root", metavar="NUSCENES", help="nuScenes root: has v1.0-*/ and maps/")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the tables")
     parser.add_argument("-c", "--config", default="", help="YAML of the tracker (default: the checkpoint's own)")
-    parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: untrained")
+    parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: as `syncl track` does")
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--split", default="", help="nuScenes split, or one of the root's own splits.json")
     scope.add_argument("--scene", action="append", default=[], metavar="NAME", help="only this scene (repeatable)")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from syncl_core.checkpoint import load_tracker
+    from syncl_core.checkpoint import chosen_weights, load_tracker
     from syncl_core.data.nuscenes import NuScenesScenes
     from syncl_core.evaluation import robustness
     from syncl_core.io.files import make_folder, refuse_existing, write_text
@@ -81,11 +81,12 @@ def run(args: argparse.Namespace) -> int:
                     make_session, tracker.config, data, scenes, condition, args.seed, lambda _: bar.update()
                 )
             )
-    name = tracker.config.name if args.checkpoint else f"{tracker.config.name} (untrained: the figures mean nothing)"
+    trained = chosen_weights(args.config, args.checkpoint) is not None
+    name = tracker.config.name if trained else f"{tracker.config.name} (untrained: the figures mean nothing)"
     write_text(texts, robustness.to_markdown(name, outcomes))
     write_text(tables, robustness.to_json(name, outcomes))
     print(texts.read_text(encoding="utf-8"), end="")
-    if not args.checkpoint:
+    if not trained:
         print("The weights are untrained: the figures mean nothing.", file=sys.stderr)
     return 0
 

@@ -23,7 +23,11 @@ def add_parser(subparsers) -> None:
     parser.add_argument("source", help="rosbag2 (folder, .mcap or .db3) or nuScenes root")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("-c", "--config", default="", help="YAML of the tracker (default: the checkpoint's own)")
-    parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: untrained")
+    parser.add_argument(
+        "--checkpoint",
+        default="",
+        help="weights (.safetensors); without: untrained; without --config, too: our own, of the synthetic world",
+    )
     parser.add_argument("--scene", action="append", default=[], metavar="NAME", help="only this scene (repeatable)")
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
@@ -73,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if dump:
         dump.save(args.dump_heads)
         print(f"heads of {dump.num_frames} sets -> {args.dump_heads}")
-    if not args.checkpoint:
+    if args.config and not args.checkpoint:
         print("The weights are untrained: the boxes mean nothing.", file=sys.stderr)
+    elif not args.checkpoint:
+        print(f"{tracker.config.name}: weights trained on the synthetic world alone.", file=sys.stderr)
     return 0
 
 

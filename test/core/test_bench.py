@@ -18,7 +18,6 @@ from tiny_tracker import CAMERAS, drive, make_frame, tiny_config, tiny_tracker
 
 from syncl_core import frames
 from syncl_core.bench import measure as bench
-from syncl_core.bench.configs import shipped_configs
 from syncl_core.bench.fake_drive import fake_drive
 from syncl_core.bench.footprint import footprint
 from syncl_core.bench.stopwatch import STAGES, Stopwatch, timed_parts
@@ -26,6 +25,7 @@ from syncl_core.bench.table import format_table
 from syncl_core.cli import main
 from syncl_core.config import RigConfig, load_config
 from syncl_core.errors import InputError
+from syncl_core.shipped import shipped_configs
 from syncl_core.tensors import to_dict
 from syncl_core.tracking.build import build_tracker
 from syncl_core.tracking.state import init_state

@@ -12,6 +12,7 @@ from train_fixture import ToySource, toy_config
 
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.errors import InputError
 from syncl_core.losses.criterion import Criterion
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead, feature_maps
@@ -213,3 +214,21 @@ def test_cells_know_their_rays():
         place = rays[b, n, i, j, :3] * 10.0 + 7.0 * rays[b, n, i, j, 3:]
         seen = frame.image_from_model[b, n] @ torch.cat([place, torch.ones(1, dtype=torch.float64)])
         assert (seen[:2] / seen[2]).tolist() == pytest.approx([8 * (j + 0.5), 8 * (i + 0.5)], abs=1e-3)
+
+
+def test_the_maps_can_be_trained_alone():
+    """Only backbone, neck and what the dense head reads get a gradient; the queries' weights stay."""
+    config, clip = _clip()
+    alone = {"dense_weight": 1.0, "dense_only": True, "clip_length": 1, "denoising": 2}
+    config = with_values(config, {"model": KINDS["detr3d_votes"], "train": alone})
+    tracker = build_tracker(config)
+    output = ClipModel(tracker, Criterion(config))(clip.frames[:1], clip.targets[:1])
+    assert set(output["losses"]) == {"dense_class", "dense_view", "dense_box", "dense_belief", "unused"}
+    sum(output["losses"].values()).backward()
+    moved = {name.split(".")[0] for name, p in tracker.named_parameters() if p.grad is not None and p.grad.abs().sum()}
+    assert moved == {"img_backbone", "img_neck", "voter", "pts_bbox_head"}  # of the head: what is added to the maps
+    head = {name.split(".")[0] for name, p in tracker.pts_bbox_head.named_parameters() if p.grad.abs().sum()}
+    assert head == {"level_embeds", "cam_embeds"}
+    for wrong in ({"dense_weight": 0.0}, {"clip_length": 2}):
+        with pytest.raises(InputError, match="train.dense_only"):
+            with_values(config, {"train": wrong})

@@ -9,7 +9,6 @@ from public_files import PETR_ROWS, numbered, public_shapes
 from tiny_petrv2 import petrv2_config, tiny_petrv2
 from tiny_tracker import make_frame
 
-from syncl_core.bench.configs import shipped_configs
 from syncl_core.bench.footprint import footprint
 from syncl_core.bench.stopwatch import Stopwatch, timed_parts
 from syncl_core.checkpoint import load_checkpoint, save_checkpoint
@@ -17,6 +16,7 @@ from syncl_core.commands.convert import EXAMPLES
 from syncl_core.config import check_config, load_config
 from syncl_core.convert import convert
 from syncl_core.errors import InputError
+from syncl_core.shipped import shipped_configs
 from syncl_core.tensors import to_dict
 from syncl_core.tracking.build import make_tracker
 

@@ -1,0 +1,34 @@
+"""What comes with the package: configurations of trackers, and weights of one of them."""
+
+import sys
+from pathlib import Path
+
+from syncl_core.errors import InputError
+
+_NODE_PARAMETERS = ("replay.yaml", "tracker.yaml")
+_HERE = Path(__file__).resolve()
+_PLACES = (
+    _HERE.parents[1] / "config",  # the source tree
+    *(Path(prefix, "share", "syncl_ros", "config") for prefix in (_HERE.parents[4], sys.prefix)),  # pip, colcon
+)
+_WEIGHTS = "weights/mutr3d_world_160x448.safetensors"
+
+
+def shipped_configs() -> list[Path]:
+    """All of them, sorted by name, from the source tree or an installation. Raises InputError if there are none."""
+    for place in _PLACES:
+        if found := sorted(path for path in place.glob("*.yaml") if path.name not in _NODE_PARAMETERS):
+            return found
+    raise InputError(f"no tracker in {_places()}; name a configuration with -c")
+
+
+def shipped_weights() -> Path:
+    """A small tracker trained on the synthetic world alone; the card beside it says how. Raises InputError."""
+    for place in _PLACES:
+        if (place / _WEIGHTS).is_file():
+            return place / _WEIGHTS
+    raise InputError(f"{_WEIGHTS}: not in {_places()}; name a checkpoint")
+
+
+def _places() -> str:
+    return " nor in ".join(map(str, _PLACES))
