@@ -25,7 +25,7 @@ from syncl_core.errors import InputError
 EXAMPLES = """examples:
   syncl world out/world                        make a synthetic scene in the nuScenes schema
   syncl bag out/world -o out/scene             turn a scene into a playable rosbag2
-  syncl track out/scene -c config/petr_tiny_128x320.yaml -o out/tracks     track the bag without ROS
+  syncl track out/scene -o out/tracks          track the bag without ROS
   syncl eval out/world out/tracks/tracks.json  official nuScenes tracking metrics
   syncl render out/scene --tracks out/tracks/tracks.json -o out/pictures
   syncl convert f3.pth -c config/petr_vov_320x800.yaml -o tracker.safetensors    public weights

@@ -9,7 +9,7 @@ _NODE_PARAMETERS = ("replay.yaml", "tracker.yaml")
 _HERE = Path(__file__).resolve()
 _PLACES = (
     _HERE.parents[1] / "config",  # the source tree
-    *(Path(prefix, "share", "syncl_ros", "config") for prefix in (_HERE.parents[4], sys.prefix)),  # pip, colcon
+    *(Path(prefix, "share", "syncl_ros", "config") for prefix in (*_HERE.parents[4:5], sys.prefix)),  # pip, colcon
 )
 _WEIGHTS = "weights/mutr3d_world_160x448.safetensors"
 

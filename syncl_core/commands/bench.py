@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES = """examples:
   syncl bench                                               every configuration of the package, on the CPU
-  syncl bench -c config/petr_tiny_128x320.yaml --threads 1
+  syncl bench -c config/mutr3d_world_160x448.yaml --threads 1
   syncl bench --device cuda --precision bf16 --json out/bench.json
   syncl bench --markdown                                    the table for docs/performance.md
   syncl bench node                                          six 1600x900 JPEG cameras at 12 Hz into the ROS node

@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES = """examples:
   syncl robustness /data/sets/nuscenes --split mini_val --checkpoint model.safetensors -o out/robustness
-  syncl robustness out/world -c config/petr_tiny_128x320.yaml -o out/robustness        untrained: shows the way only
+  syncl robustness out/world -o out/robustness                                         the project's own weights
   syncl robustness out/world --checkpoint model.safetensors --missing 0 1 2 --periods 0.25 0.5 1 -o out/robustness
 
 OUT/robustness.md holds two tables, "AMOTA with k cameras missing" and "AMOTA against the processing period";

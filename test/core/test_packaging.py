@@ -16,6 +16,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from setuptools.dist import Distribution
 
 from syncl_core.errors import InputError
+from syncl_core.shipped import shipped_weights
 from syncl_ros import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,7 @@ def test_shared_files_are_installed(distribution):
     assert files["share/ament_index/resource_index/packages"] == ["syncl_ros/resource/syncl_ros"]
     assert "package.xml" in files["share/syncl_ros"]
     assert environment.PROFILE in files["share/syncl_ros/config"]
+    assert f"config/weights/{shipped_weights().name}" in files["share/syncl_ros/config/weights"]
     assert all((ROOT / name).is_file() for names in files.values() for name in names)
 
 
