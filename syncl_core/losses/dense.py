@@ -17,10 +17,9 @@ from syncl_core.losses.dense_targets import VIEW_SIZE, cell_centers, dense_targe
 from syncl_core.losses.focal import sigmoid_focal_loss
 from syncl_core.losses.padding import clean_targets
 from syncl_core.models.box_code import CODE_SIZE
-from syncl_core.models.detr3d_sampling import Pyramid
-from syncl_core.models.heads import Memory
 from syncl_core.models.votes import VOTE_SIZE, VOTE_UNITS
 from syncl_core.tensors import Frame, Targets
+from syncl_core.tracking.base import Seen
 
 _PRIOR = 0.01  # initial class probability
 _TYPICAL_LOG_DEPTH = 4.0  # of an object 20 m away, seen through the unit focal length of a small image
@@ -41,19 +40,19 @@ class DenseHead(nn.Module):
         self.register_buffer("vote_units", torch.tensor(VOTE_UNITS), persistent=False)
         self.register_buffer("code_weights", torch.tensor(config.syncl.loss.code_weights), persistent=False)
 
-    def forward(self, memory: Memory | Pyramid, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
+    def forward(self, memory: Seen, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
         """Focal loss of all cells and L1 of those that show an object, both by the number of the latter.
 
         The mean over the maps, if there are several.
         """
         targets = clean_targets(targets)
-        maps = feature_maps(memory, frame)
+        maps = memory.feature_maps(frame)
         losses = [
             self._of_map(x, votes, frame, targets) for x, votes in zip(maps, self._votes(memory, maps), strict=True)
         ]
         return {name: torch.stack([of[name] for of in losses]).mean() for name in losses[0]}
 
-    def _votes(self, memory: Memory | Pyramid, maps: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    def _votes(self, memory: Seen, maps: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Votes [B, N, 11, h, w] of every map (models/votes.py): the network's own, or linear in the features."""
         if self.vote is None:
             return memory.votes
@@ -95,17 +94,6 @@ class DenseHead(nn.Module):
 
 def _mean(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return torch.where(which, values, 0.0).sum() / which.sum().clamp(min=1)
-
-
-def feature_maps(memory: Memory | Pyramid, frame: Frame) -> tuple[torch.Tensor, ...]:
-    """Features [B, N, D, h, w] of this frame that know where they look."""
-    if isinstance(memory, Pyramid):
-        return memory.levels
-    cameras = frame.camera_valid.shape[1]
-    height, width = (-(-pixels // 16) for pixels in frame.images.shape[-2:])
-    located = memory.tokens + memory.position
-    located = located[:, : cameras * height * width]  # PETRv2's hold an earlier frame behind this one
-    return (located.unflatten(1, (cameras, height, width)).permute(0, 1, 4, 2, 3),)
 
 
 def _from_cells(view: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:

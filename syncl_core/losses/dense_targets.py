@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from syncl_core.models.box_code import code_center, code_size, code_yaw
-from syncl_core.models.position import focal_lengths
 from syncl_core.tensors import Frame, Targets
 
 VIEW_SIZE = 8
@@ -73,11 +72,12 @@ def _views(box: torch.Tensor, center: torch.Tensor, depth: torch.Tensor, matrix:
     """[B, N, G, 8] of box codes [B, G, 10], their centres [B, N, G, 2] in the images and depths [B, N, G]."""
     forward = torch.nn.functional.normalize(matrix[..., 2, :3], dim=-1)
     right = matrix[..., 0, :3]
-    right = torch.nn.functional.normalize(right - (right * forward).sum(-1, keepdim=True) * forward, dim=-1)
+    right = right - (right * forward).sum(-1, keepdim=True) * forward  # as long as the focal length
+    focal = right.norm(dim=-1, keepdim=True) / matrix[..., 2, :3].norm(dim=-1, keepdim=True)
+    right = torch.nn.functional.normalize(right, dim=-1)
     axes = torch.stack([right, forward], dim=-2)[..., :2].float()  # [B, N, 2, 2] how far along them x and y lead
     yaw = code_yaw(box)
     heading = torch.einsum("bnij,bgj->bngi", axes, torch.stack([yaw.cos(), yaw.sin()], dim=-1))
-    focal = focal_lengths(matrix)[..., :1]
     log_depth = (depth.clamp(min=_NEAREST) / focal * FOCAL_UNIT).log().float()
     size = code_size(box).log()[:, None].expand(-1, matrix.shape[1], -1, -1)
     return torch.cat([center, log_depth[..., None], size, heading], dim=-1)

@@ -9,6 +9,7 @@ from torch.nn import functional
 from syncl_core.model_config import ModelConfig
 from syncl_core.models.box_code import denormalize, inverse_sigmoid
 from syncl_core.models.votes import Verdict, VoteCount
+from syncl_core.tensors import Frame
 
 _NEAREST = 1e-5
 """Depth in metres from which on a camera can see a point."""
@@ -23,6 +24,10 @@ class Pyramid:
     camera_valid: torch.Tensor  # [B, N] bool
     image_size: tuple[int, int]  # height and width, pixels, of the padded image that the maps cover
     votes: tuple[torch.Tensor, ...] = ()  # L maps [B, N, 11, h, w], or none (models/votes.py)
+
+    def feature_maps(self, frame: Frame) -> tuple[torch.Tensor, ...]:
+        """Features [B, N, D, h, w] that know where they look, from fine to coarse."""
+        return self.levels
 
     @property
     def tokens(self) -> torch.Tensor:

@@ -11,6 +11,9 @@ from syncl_core.config import ModelConfig
 from syncl_core.models import position
 from syncl_core.models.box_code import CODE_SIZE, denormalize, resolve_center, with_center
 from syncl_core.models.decoder import Decoder
+from syncl_core.tensors import Frame
+
+TOKEN_STRIDE = 16  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +23,13 @@ class Memory:
     tokens: torch.Tensor  # [B, P, D]
     position: torch.Tensor  # [B, P, D] depends on the calibration only
     valid: torch.Tensor  # [B, P] bool
+
+    def feature_maps(self, frame: Frame) -> tuple[torch.Tensor, ...]:
+        """The one map [B, N, D, h, w] of this frame, whose features know where they look."""
+        cameras = frame.camera_valid.shape[1]
+        height, width = (-(-pixels // TOKEN_STRIDE) for pixels in frame.images.shape[-2:])
+        located = (self.tokens + self.position)[:, : cameras * height * width]  # PETRv2 has an earlier frame behind it
+        return (located.unflatten(1, (cameras, height, width)).permute(0, 1, 4, 2, 3),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch.utils import _pytree
 from syncl_core.config import ModelConfig, SynclConfig
 from syncl_core.models.box_code import code_velocity
 from syncl_core.models.heads import (
+    TOKEN_STRIDE,
     HeadOutput,
     Memory,
     PETRHead,
@@ -26,7 +27,6 @@ from syncl_core.models.heads import (
 from syncl_core.models.position import relative_transform
 from syncl_core.tensors import Frame, PastFrame
 
-TOKEN_STRIDE = 16  # pixels
 _BOX_PARTS = (2, 1, 3, 2, 2)  # how the ten numbers of the box code are shared out, in their order
 
 

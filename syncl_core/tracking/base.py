@@ -21,13 +21,16 @@ from syncl_core.tensors import Frame, Tracks
 State = Any
 """A device value (`tensors.device_value`) with all memory of one kind of tracker."""
 
+Seen = Memory | Pyramid
+"""What queries look at in a frame."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What the network said about M rows: object queries first, then the K slots of the state."""
 
     state: State  # the tracks before this frame, moved to its time and model frame
-    memory: Memory | Pyramid  # what the queries looked at
+    memory: Seen  # what the queries looked at
     track_id: torch.Tensor  # [B, M] int64; -1 = object query or free slot
     valid: torch.Tensor  # [B, M] bool; False = free slot, its row means nothing
     head: HeadOutput
@@ -68,7 +71,7 @@ class Tracker(nn.Module):
         """Move the tracks to this frame and look. `all_layers` and `parallel` are for losses."""
         raise NotImplementedError
 
-    def probe(self, memory: Memory | Pyramid, reference: torch.Tensor) -> HeadOutput:
+    def probe(self, memory: Seen, reference: torch.Tensor) -> HeadOutput:
         """All layers' outputs [L, B, P, ...] of object queries at `reference` [B, P, 3], fractions of pc_range.
 
         They do not see each other and have the mean content of the learned ones. For losses (denoising).

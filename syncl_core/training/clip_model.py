@@ -8,10 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead
-from syncl_core.models.detr3d_sampling import Pyramid
-from syncl_core.models.heads import Memory
 from syncl_core.tensors import Frame, Targets
-from syncl_core.tracking.base import Tracker, assigned
+from syncl_core.tracking.base import Seen, Tracker, assigned
 from syncl_core.train_config import TrainConfig
 
 
@@ -66,7 +64,7 @@ class ClipModel(nn.Module):
         gradient, and weight decay must not depend on it."""
         return {"unused": sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)}
 
-    def _helpers(self, memory: Memory | Pyramid, frame: Frame, target: Targets) -> dict[str, torch.Tensor]:
+    def _helpers(self, memory: Seen, frame: Frame, target: Targets) -> dict[str, torch.Tensor]:
         """Losses that only help the training along, of what the queries look at."""
         losses = {}
         if self.dense is not None:

@@ -15,7 +15,7 @@ from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.errors import InputError
 from syncl_core.losses.criterion import Criterion
 from syncl_core.losses.denoising import Denoising
-from syncl_core.losses.dense import DenseHead, feature_maps
+from syncl_core.losses.dense import DenseHead
 from syncl_core.losses.dense_targets import dense_targets
 from syncl_core.models.box_code import code_center, denormalize
 from syncl_core.models.position import cell_rays
@@ -81,7 +81,7 @@ def test_what_the_dense_loss_counts():
     tracker, head = build_tracker(config), DenseHead(config)
     memory = tracker.observe(tracker.init_state(2), frame).memory
     losses = head(memory, frame, clip.targets[0])
-    (maps,) = feature_maps(memory, frame)
+    (maps,) = memory.feature_maps(frame)
     shared = head.shared(maps.flatten(0, 1))
     logits, view, vote = (
         x.unflatten(0, maps.shape[:2]).double()

@@ -79,7 +79,7 @@ def test_sampling_attention_equals_the_slow_one():
     reference[..., :2] = 0.5 + (reference[..., :2] - 0.5) / 3  # near the cameras
     reference[..., 2] = 0.55 + reference[..., 2] / 10
     pyramid = tracker.encode(frame)
-    ours = attention(x, position, reference, pyramid)
+    ours, _ = attention(x, position, reference, pyramid)
     levels = [level[0].double() for level in pyramid.levels]
     views = (levels, frame.image_from_model[0], frame.camera_valid[0], (48, 96))
     name, blind = "pts_bbox_head.transformer.decoder.layers.1.attentions.1", 0

@@ -65,10 +65,10 @@ def _is_ros(module: str) -> bool:
     [
         ("syncl_core", "syncl_ros"),
         ("syncl_core/models", "syncl_core.losses|syncl_core.data|syncl_core.tracking"),
-        # Losses read what an observation holds and how a box is coded; they know no network.
+        # Losses read what an observation holds and how boxes and votes are coded; they know no network.
         (
             "syncl_core/losses",
-            r"syncl_core.data|syncl_core.runtime|syncl_core.training|syncl_core.models.(?!box_code)\w+"
+            r"syncl_core.data|syncl_core.runtime|syncl_core.training|syncl_core.models.(?!box_code|heads|votes)\w+"
             r"|syncl_core.tracking.(?!base)\w+",
         ),
         ("syncl_core/tracking", "syncl_core.losses|syncl_core.data|syncl_core.runtime|syncl_core.io"),
