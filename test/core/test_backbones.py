@@ -119,5 +119,7 @@ def test_configuration_chooses_the_backbone_and_the_neck_follows(name, parameter
 
 def test_unknown_backbone_is_refused():
     config = tiny_config()
-    with pytest.raises(InputError, match=r"^model.backbone: unknown backbone 'vgg'; known: small, v2_99, resnet50,"):
+    with pytest.raises(
+        InputError, match=r"^model.backbone: unknown backbone 'vgg'; known: small, lean, v2_99, resnet50,"
+    ):
         make_tracker(dataclasses.replace(config, model=dataclasses.replace(config.model, backbone="vgg")))

@@ -120,5 +120,5 @@ def test_rates_need_a_whole_window():
 def test_a_checkpoint_is_named_with_its_hash(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"abc")
-    assert file_name_and_hash(str(path)) == "weights.safetensors (ba7816bf8f01)"  # SHA-256 of "abc"
-    assert file_name_and_hash("") == ""
+    assert file_name_and_hash(path) == "weights.safetensors (ba7816bf8f01)"  # SHA-256 of "abc"
+    assert file_name_and_hash(None) == ""
