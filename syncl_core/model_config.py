@@ -24,7 +24,7 @@ class DETR3DConfig:
     """The detector that samples image features where a query's reference point is seen (detector detr3d)."""
 
     num_levels: int = 4  # maps of the feature pyramid: those of the backbone, then halved ones
-    votes: bool = False  # cells of the maps guess a box, and queries see how far it is from them (not as released)
+    votes: bool = False  # cells of the maps guess a box, and queries go there (not as released: models/votes.py)
     pad_multiple: int = 32  # images are filled up with zeros at the right and the bottom to a multiple of it, pixels
 
 
@@ -108,6 +108,8 @@ def check_model(model: ModelConfig) -> None:
 
 
 def _check_detr3d(model: ModelConfig) -> None:
+    if model.detr3d.votes and model.detector != "detr3d":
+        raise InputError(f"model.detr3d.votes: only detector detr3d has them, got {model.detector}")
     for key, value, low, high in (
         ("detr3d.num_levels", model.detr3d.num_levels, 3, 8),
         ("detr3d.pad_multiple", model.detr3d.pad_multiple, 1, 1024),

@@ -34,7 +34,7 @@ class TrainConfig:
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 
     dense_weight: float = 0.0  # of a loss on what each cell of the feature maps says about the object it shows
-    dense_only: bool = False  # and of nothing else: the queries wait, image backbone and neck learn twice as fast
+    dense_only: bool = False  # and of nothing else: the queries wait, a step of image backbone and neck costs less
     denoising: int = 0  # further queries per object and frame that begin near it and learn to find it ...
     denoising_radius: float = 5.0  # ... at most so many metres away
 

@@ -22,6 +22,8 @@ _HEIGHT_NOISE = 0.5  # metres, standard deviation
 
 
 class Denoising(nn.Module):
+    """`train.denoising` queries for every object, at most `train.denoising_radius` metres away from it."""
+
     def __init__(self, config: SynclConfig):
         super().__init__()
         self.loss = config.syncl.loss

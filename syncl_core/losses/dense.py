@@ -28,6 +28,11 @@ _OFFSET_UNIT = 2.0  # cells
 
 
 class DenseHead(nn.Module):
+    """Class, view from the camera (dense_targets.VIEW_SIZE) and vote (models/votes.py) of every cell, and their losses.
+
+    A tracker with votes is taught its own.
+    """
+
     def __init__(self, config: SynclConfig):
         super().__init__()
         dim, self.loss = config.model.embed_dim, config.syncl.loss
@@ -41,9 +46,10 @@ class DenseHead(nn.Module):
         self.register_buffer("code_weights", torch.tensor(config.syncl.loss.code_weights), persistent=False)
 
     def forward(self, memory: Seen, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
-        """Focal loss of all cells and L1 of those that show an object, both by the number of the latter.
+        """Weighted scalars by name, the mean over the maps.
 
-        The mean over the maps, if there are several.
+        Focal loss of all cells and L1 of those that show an object, both by the number of the latter; cross-entropy on
+        whether a cell shows one, both kinds of cells alike.
         """
         targets = clean_targets(targets)
         maps = memory.feature_maps(frame)

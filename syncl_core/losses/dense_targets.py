@@ -20,14 +20,19 @@ _SHRINK = 0.7  # of the box around an object in the image, the share of width an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseTargets:
+    """What the cells of one map should say."""
+
     owner: torch.Tensor  # [B, N, h, w] int64 row of the ground truth; -1 = no object
     view: torch.Tensor  # [B, N, G, 8] float32: see VIEW_SIZE
 
 
 @torch.no_grad()
 def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int]) -> DenseTargets:
-    """Where objects overlap, a cell shows the nearest. A cell is looked at in its centre; an object has one at least,
-    unless that centre is outside."""
+    """Targets for a map of `size` (rows, columns) that covers the whole image.
+
+    A cell is looked at in its centre; where objects overlap, it shows the nearest. An object inside the image has one
+    cell at least, unless a nearer one covers it.
+    """
     points = torch.cat([code_center(targets.box)[:, :, None], _corners(targets.box)], dim=2)  # [B, G, 9, 3]
     matrix = frame.image_from_model
     seen = torch.einsum("bnij,bgkj->bngki", matrix[..., :3, :3], points.double()) + matrix[:, :, None, None, :3, 3]

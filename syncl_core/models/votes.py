@@ -36,6 +36,8 @@ class Verdict:
 
 
 class Voter(nn.Module):
+    """The same for every map: what a cell's features and ray say about the object it shows."""
+
     def __init__(self, dim: int):
         super().__init__()
         self.ray_norm = MotionNorm(_RAY, dim)

@@ -34,7 +34,7 @@ class ClipModel(nn.Module):
         self.tracker = tracker
         self.criterion = criterion
         self.dense = DenseHead(config) if config.train.dense_weight > 0 else None
-        self.denoising = Denoising(config) if config.train.denoising else None
+        self.denoising = Denoising(config) if config.train.denoising and not config.train.dense_only else None
 
     def forward(self, frames: tuple[Frame, ...], targets: tuple[Targets, ...]) -> dict[str, dict[str, torch.Tensor]]:
         """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into."""
@@ -70,7 +70,7 @@ class ClipModel(nn.Module):
         if self.dense is not None:
             weight = self.tracker.config.train.dense_weight
             losses |= {name: weight * value for name, value in self.dense(memory, frame, target).items()}
-        if self.denoising is not None and not self.tracker.config.train.dense_only:
+        if self.denoising is not None:
             losses |= self.denoising(lambda reference: self.tracker.probe(memory, reference), target)
         return losses
 

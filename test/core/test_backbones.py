@@ -97,6 +97,8 @@ def test_styles_share_names_but_not_results():
 @pytest.mark.parametrize(
     "name, parameters, channels",
     [
+        ("small", 2_793_336, (128, 256)),
+        ("lean", 1_560_624, (96, 192)),
         ("v2_99", 69_523_520, (768, 1024)),
         ("resnet50", 25_557_032 - 2_049_000, (1024, 2048)),  # torchvision's, without fc
         ("resnet101", 44_549_160 - 2_049_000, (1024, 2048)),

@@ -169,6 +169,13 @@ def test_unknown_compression_is_an_input_error(text):
         messages.raw_image_from(TYPES.make(messages.COMPRESSED_IMAGE, format=text, data=b"1"))
 
 
+def test_raw_image_round_trip():
+    image = RawImage(encoding="bgr8", data=bytes(range(36)), width=4, height=3)
+    back = messages.raw_image_from(messages.image(make, T_NS, "cam_front", image))
+    assert (back.encoding, back.width, back.height, back.step) == ("bgr8", 4, 3, 12)
+    assert bytes(back.data) == image.data
+
+
 def test_raw_image_is_a_view_with_padding():
     rows = np.arange(2 * 12, dtype=np.uint8).reshape(2, 12)  # 3 pixels and 3 bytes of padding a row
     message = TYPES.make(messages.IMAGE, encoding="bgr8", width=3, height=2, step=12, data=rows.ravel())

@@ -9,6 +9,7 @@ from train_fixture import ToySource, toy_config
 
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.errors import InputError
 from syncl_core.models.box_code import code_center, denormalize, inverse_sigmoid
 from syncl_core.models.detr3d_sampling import project, sample
 from syncl_core.models.position import cell_rays
@@ -109,6 +110,11 @@ def test_the_first_layer_goes_where_the_votes_say():
     center = denormalize((step + inverse_sigmoid(mixed)).sigmoid(), head.pc_range)
     assert torch.allclose(code_center(observation.head.box[0][:, rows]), center, atol=1e-3)
     assert (verdict.stay < 1).any(), "no query sees a vote: the test shows nothing"
+
+
+def test_only_detr3d_has_votes():
+    with pytest.raises(InputError, match="^model.detr3d.votes: only detector detr3d has them, got petr"):
+        with_values(toy_config(), {"model": {"detr3d": {"votes": True}}})
 
 
 @torch.no_grad()

@@ -3,9 +3,8 @@
 from torch import nn
 
 from syncl_core.errors import InputError
-from syncl_core.models.backbones.lean import LeanBackbone
 from syncl_core.models.backbones.resnet import ResNet
-from syncl_core.models.backbones.small import SmallBackbone
+from syncl_core.models.backbones.small import LEAN, SmallBackbone
 from syncl_core.models.backbones.vovnet import VoVNet99
 
 _DEFORMABLE = (3, 4)
@@ -17,7 +16,7 @@ def build_backbone(name: str, num_maps: int = 2) -> nn.Module:
         case "small":
             return SmallBackbone(num_maps)
         case "lean":
-            return LeanBackbone(num_maps)
+            return SmallBackbone(num_maps, LEAN)
         case "v2_99":
             return VoVNet99(num_maps)
         case "resnet50":

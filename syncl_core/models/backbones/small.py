@@ -1,25 +1,31 @@
-"""A small residual network (ResNet-18 at half width, 2.8 million parameters) for demos, tests and CPUs."""
+"""Small residual networks for demos, tests and CPUs."""
 
 import torch
 from torch import nn
 
-_WIDTHS = (32, 64, 128, 256)  # at strides 4, 8, 16, 32
+SMALL = ((24,), (32, 64, 128, 256))
+"""Channels of the stem and of the stages, each at half the size of the one before; ResNet-18 at half width, 2.8 M."""
+
+LEAN = ((16, 32), (48, 96, 192))
+"""No blocks at stride 4, where most of a small network's time goes; 1.6 million parameters."""
 
 
 class SmallBackbone(nn.Module):
-    """[B*N, 3, H, W] -> ([B*N, 128, H/16, W/16], [B*N, 256, H/32, W/32]), rounded up.
+    """[B*N, 3, H, W] -> the last `num_maps` stages' maps [B*N, C_i, H/s, W/s], rounded up, from fine to coarse.
 
-    With `num_maps` 3 the map [B*N, 64, H/8, W/8] comes first.
+    The last stage has stride 32; the sizes are `SMALL` or `LEAN`.
     """
 
-    def __init__(self, num_maps: int = 2):
+    def __init__(self, num_maps: int = 2, sizes: tuple[tuple[int, ...], tuple[int, ...]] = SMALL):
         super().__init__()
-        self.out_channels = _WIDTHS[-num_maps:]
-        self.stem = nn.Sequential(normed_conv(3, 24, stride=2), nn.ReLU(inplace=True))
-        channels = (24, *_WIDTHS)
+        stem, widths = sizes
+        self.out_channels = widths[-num_maps:]
+        self.stem = nn.Sequential()
+        for before, after in zip((3, *stem), stem, strict=False):
+            self.stem.extend([_conv(before, after, stride=2), nn.ReLU(inplace=True)])
         self.stages = nn.ModuleList(
-            nn.Sequential(ResidualBlock(channels[i], channels[i + 1], stride=2), ResidualBlock(channels[i + 1]))
-            for i in range(len(_WIDTHS))
+            nn.Sequential(_ResidualBlock(before, after, stride=2), _ResidualBlock(after))
+            for before, after in zip((stem[-1], *widths), widths, strict=False)
         )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -31,22 +37,22 @@ class SmallBackbone(nn.Module):
         return tuple(maps[-len(self.out_channels) :])
 
 
-class ResidualBlock(nn.Module):
+class _ResidualBlock(nn.Module):
     """Basic block of He et al. 2016, eq. 1 and 2: relu(F(x) + W x)."""
 
     def __init__(self, in_channels: int, out_channels: int | None = None, stride: int = 1):
         super().__init__()
         out_channels = out_channels or in_channels
-        self.conv1 = normed_conv(in_channels, out_channels, stride)
-        self.conv2 = normed_conv(out_channels, out_channels)
+        self.conv1 = _conv(in_channels, out_channels, stride)
+        self.conv2 = _conv(out_channels, out_channels)
         same = in_channels == out_channels and stride == 1
-        self.shortcut = nn.Identity() if same else normed_conv(in_channels, out_channels, stride, kernel=1)
+        self.shortcut = nn.Identity() if same else _conv(in_channels, out_channels, stride, kernel=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (self.conv2(self.conv1(x).relu()) + self.shortcut(x)).relu()
 
 
-def normed_conv(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+def _conv(in_channels: int, out_channels: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
