@@ -171,7 +171,7 @@ def test_unknown_compression_is_an_input_error(text):
 
 def test_raw_image_round_trip():
     image = RawImage(encoding="bgr8", data=bytes(range(36)), width=4, height=3)
-    back = messages.raw_image_from(messages.image(make, T_NS, "cam_front", image))
+    back = messages.raw_image_from(messages.image(TYPES.make, T_NS, "cam_front", image))
     assert (back.encoding, back.width, back.height, back.step) == ("bgr8", 4, 3, 12)
     assert bytes(back.data) == image.data
 
