@@ -17,13 +17,21 @@ _RAW_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 def decode(image: RawImage) -> np.ndarray:
     """RGB pixels [H, W, 3] uint8 (read-only where it views the message). Raises InputError with the reason."""
-    if image.encoding in ("jpeg", "png"):
+    if image.decode is not None:
+        pixels = _checked(image.decode())
+    elif image.encoding in ("jpeg", "png"):
         pixels = _decode_compressed(image)
     else:
         pixels = _view_raw(image)
     height, width = pixels.shape[:2]
     if (image.width and width != image.width) or (image.height and height != image.height):
         raise InputError(f"image is {width}x{height}, expected {image.width}x{image.height}")
+    return pixels
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"expected RGB pixels of 8 bits, got {pixels.dtype} {list(pixels.shape)}")
     return pixels
 
 

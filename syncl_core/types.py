@@ -17,6 +17,7 @@ M objects.
 Units: metres, seconds, radians; time stamps are int64 nanoseconds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,6 +32,7 @@ class RawImage:
     width: int = 0  # pixels; 0 = known only after decoding
     height: int = 0  # pixels; 0 = known only after decoding
     step: int = 0  # bytes per row of a raw image, padding included; 0 = no padding
+    decode: Callable[[], np.ndarray] | None = None  # RGB pixels [H, W, 3] of any other encoding; raises InputError
 
 
 LENS_COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}

@@ -2,9 +2,11 @@
 
 import array
 import importlib
+from collections.abc import Iterator
 from functools import cache
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 from syncl_core.errors import InputError
 
@@ -51,3 +53,13 @@ def latched(depth: int = 1) -> QoSProfile:
 def sensor_data(depth: int = 5) -> QoSProfile:
     """Best effort: accepts every publisher, loses rather than waits."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def waiting(subscription: Subscription) -> Iterator[object]:
+    """The messages that wait in a subscription's queue, taken out of it; at most DEEP, so that others get a turn."""
+    for _ in range(DEEP):
+        with subscription.handle:
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        if taken is None:
+            return
+        yield taken[0]

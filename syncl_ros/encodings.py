@@ -1,5 +1,8 @@
 """Image encodings the core does not know (Bayer, YUV, 16 bits ...), through cv_bridge where that is installed."""
 
+from functools import partial
+
+import numpy as np
 from sensor_msgs.msg import Image
 
 from syncl_core.errors import InputError
@@ -14,17 +17,27 @@ def needs_bridge(message) -> bool:
 
 
 def bridged(message: Image) -> RawImage:
-    """The image as "rgb8". Raises InputError where cv_bridge is missing or refuses it."""
+    """The image, to be converted by cv_bridge when a set needs it. Raises InputError where cv_bridge is missing."""
     try:
-        from cv_bridge import CvBridge, CvBridgeError
+        import cv_bridge
     except ImportError:
         raise InputError(
             f"image encoding {message.encoding!r} needs the ROS package cv_bridge, which is not installed; "
             f"built in are {', '.join(BUILT_IN)}"
         ) from None
+    return RawImage(
+        encoding=message.encoding,
+        data=memoryview(message.data),
+        width=message.width,
+        height=message.height,
+        step=message.step,
+        decode=partial(_rgb_pixels, cv_bridge.CvBridge(), message),
+    )
+
+
+def _rgb_pixels(bridge, message: Image) -> np.ndarray:
+    """RGB [H, W, 3] uint8. Raises InputError if cv_bridge refuses."""
     try:
-        pixels = CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
-    except CvBridgeError as error:
+        return np.asarray(bridge.imgmsg_to_cv2(message, desired_encoding="rgb8"))
+    except Exception as error:  # CvBridgeError, and whatever numpy and OpenCV say about wrong sizes
         raise InputError(f"image encoding {message.encoding!r}: {' '.join(str(error).split())}") from None
-    height, width = pixels.shape[:2]
-    return RawImage(encoding="rgb8", data=pixels.tobytes(), width=width, height=height, step=3 * width)

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 
 from syncl_core.config import SyncConfig
+from syncl_core.runtime.attended_clock import AttendedClock
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.placement import placed
 from syncl_core.runtime.problems import Problem
@@ -24,6 +25,7 @@ from syncl_ros.sources import Sources
 from syncl_ros.worker import Worker
 
 POLL_SECONDS = 0.02  # how late a deadline may be noticed
+LONGEST_STEP_NS = 40_000_000  # of the clock of deadlines: after a longer absence, what came meanwhile is taken first
 SHORTEST_COAST_SECONDS = 0.1  # between two predictions
 BETWEEN = 0.9  # of the time between two sets may be filled with predictions
 QUIET_POLLS = 15  # in a row without a message: a finished player has nothing on the way any more
@@ -58,10 +60,12 @@ class Pipeline:
         self._crowded = False
         self._held_up = 0
         self._rates = Rates()
+        self._attentive_since_s = time.monotonic()
         # A replay must not depend on how fast it is fed, so its clock stands: stamps alone close sets.
-        clock_ns = (lambda: 0) if self._replay else time.monotonic_ns
+        self._clock_ns = (lambda: 0) if self._replay else AttendedClock(LONGEST_STEP_NS)
+        self._published_s, self._published_ns = None, 0  # last message, and when it was noticed on that clock
         frames = {name: getattr(params, name) for name in ("fixed_frame", "base_frame", "output_frame")}
-        self._intake = Intake(engine.config, clock_ns, **frames)
+        self._intake = Intake(engine.config, self._clock_ns, **frames, ego_wait_s=params.ego_wait)
         self._live, self._live_sync, self._sync = live, live_sync, engine.config.sync
         self._worker = Worker(lambda job: engine.process(job, live, self._place), keep_all=self._replay)
         self._sources = Sources(node, params, engine.config, camera_params, self._intake, self._received)
@@ -90,9 +94,23 @@ class Pipeline:
         rates_hz = self._rates.measure({c: seen.images for c, seen in cameras.items()}, time.monotonic())
         return [
             health.camera_status(cameras, record, rates_hz, limits, self._sources.why_silent),
-            health.processing_status(record, self._worker.waiting, self._worker.dropped, limits),
-            health.ego_motion_status(self._params.ego_source, self._sources.pose_s, problems, fresh, limits),
+            health.processing_status(record, self._worker.waiting, self._worker.dropped, self._idle_s(), limits),
+            health.ego_motion_status(
+                self._params.ego_source,
+                self._intake.vehicle_path(),
+                self._sources.pose_s,
+                problems,
+                fresh,
+                limits,
+                self._sources.why_no_pose,
+            ),
         ]
+
+    def _idle_s(self) -> float:
+        """Seconds without a processed set; 0 while sets are ignored, and while the network is at one."""
+        if not self.enabled or self._worker.busy:
+            self._attentive_since_s = time.monotonic()
+        return time.monotonic() - max(self._attentive_since_s, self._engine.record.processed_s)
 
     def _place(self, objects: ObjectSet) -> ObjectSet:
         """Into the output frame. What is predicted ahead of all poses takes a predicted pose, too."""
@@ -120,7 +138,7 @@ class Pipeline:
             self._on_crowded(self._crowded)
 
     def _poll(self) -> None:
-        """Close sets on time. The executor runs every waiting message between two polls, however slow it is."""
+        """Close sets on time."""
         self._quiet_polls += 1
         if (sync := self._live_sync()) != self._sync:
             self._sync = sync
@@ -146,8 +164,10 @@ class Pipeline:
         record, sync = self._engine.record, self._sync
         if self._replay or not self.enabled or not self._params.coasting or record.last_t_ns is None:
             return
+        if record.published_s != self._published_s:
+            self._published_s, self._published_ns = record.published_s, self._clock_ns()
         now_s, period_s = time.monotonic(), max(sync.process_period, SHORTEST_COAST_SECONDS)
-        silent_s = now_s - record.published_s
+        silent_s = (self._clock_ns() - self._published_ns) * 1e-9
         if silent_s > period_s + (0.0 if record.coasting else sync.timeout + SHORTEST_COAST_SECONDS):
             t_ns = record.last_t_ns + round(1e9 * (now_s - record.closed_s))
             self._worker.offer(Job(t_ns=t_ns, closed_s=now_s))

@@ -38,3 +38,13 @@ def why_silent(
         f"{topic} has a publisher but nothing arrives: does the camera run? does the middleware carry such images "
         "(docs/ros.md, middleware)?"
     )
+
+
+def why_no_pose(topic: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], wanted: str) -> str:
+    """Why a vehicle's pose is not known, and the parameter to change. `wanted` reads "fixed frame -> base frame"."""
+    if not publishers:
+        return f"nobody publishes {topic}: start the localisation or change ego_motion.source"
+    reasons = {mismatch(asked, publisher.qos_profile) for publisher in publishers}
+    if "" not in reasons:
+        return f"{topic} has an incompatible QoS ({'; '.join(sorted(reasons))}): change the publisher"
+    return f"{topic} does not tell {wanted}: check ego_motion.source, fixed_frame and base_frame"

@@ -1,7 +1,9 @@
 """Sensor topics -> Intake. Callbacks only store: nothing is decoded, looked up or inferred here."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nav_msgs.msg import Odometry
@@ -20,7 +22,7 @@ from syncl_ros import conversions, encodings
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
-from syncl_ros.qos import why_silent
+from syncl_ros.qos import why_no_pose, why_silent
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -68,17 +70,16 @@ class Sources:
         params = self.params
         if params.sync_policy == "approximate_time":
             slop_s = self.config.sync.max_spread
-            self._approximate = ApproximateSets(self.config.rig.cameras, slop_s, self._add_image)
+            self._approximate = ApproximateSets(self.config.rig.cameras, slop_s, self._forward)
         if params.calibration_source == "file":
             self._add_calibration()
         for camera in self.config.rig.cameras:
             self._subscribe_camera(camera)
-        replay = params.queue == "all"
-        deep = conversions.lossless() if replay else conversions.reliable(conversions.DEEP)
-        self._listen(TFMessage, "/tf", deep, self._store_transforms, False)
-        self._listen(TFMessage, "/tf_static", conversions.latched(100), self._store_transforms, True)
+        self._check_topics()
+        self._listen(TFMessage, "/tf", transform_qos(params), self._store_transforms, "/tf", False, drain=True)
+        self._listen(TFMessage, "/tf_static", conversions.latched(100), self._store_transforms, "/tf_static", True)
         if params.ego_source == "odometry":
-            self._listen(Odometry, params.odometry_topic, deep, self._store_odometry)
+            self._listen(Odometry, params.odometry_topic, odometry_qos(params), self._store_odometry, drain=True)
 
     def close(self) -> None:
         for subscription in self._subscriptions:
@@ -95,6 +96,18 @@ class Sources:
         publishers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(topic))
         return why_silent(topic, _TYPE_NAMES[kind], image_qos(self.params), publishers, parameter)
 
+    def why_no_pose(self) -> str:
+        """Why the vehicle's pose does not come, and what to change. Asks the ROS graph."""
+        params = self.params
+        odometry = params.ego_source == "odometry"
+        topic, qos = (params.odometry_topic, odometry_qos(params)) if odometry else ("/tf", transform_qos(params))
+        return why_no_pose(
+            topic,
+            qos,
+            self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(topic)),
+            f"{params.fixed_frame} -> {params.base_frame}",
+        )
+
     def _subscribe_camera(self, camera: str) -> None:
         seen = self.cameras[camera] = camera_input(camera, self.params, self.camera_params)
         seen.calibrated = self.params.calibration_source == "file"
@@ -103,21 +116,50 @@ class Sources:
         if not seen.calibrated:
             self._listen(CameraInfo, seen.info_topic, qos, self._store_camera_model, camera)
 
-    def _listen(self, kind: type, topic: str, qos: QoSProfile, store: Callable, *args) -> None:
+    def _check_topics(self) -> None:
+        owners: dict[str, str] = {}
+        for camera, seen in self.cameras.items():
+            if (other := owners.setdefault(seen.image_topic, camera)) != camera:
+                raise InputError(
+                    f"parameter cameras.{frame_of(camera)}.image_topic: {other} and {camera} would both be "
+                    f"{seen.image_topic}; every camera needs its own"
+                )
+
+    def _listen(self, kind: type, topic: str, qos: QoSProfile, store: Callable, *args, drain: bool = False) -> None:
+        """`drain`: take all that waits at once. The executor takes one message of every topic per round; poses come
+        more often than there are rounds on a busy machine, and would be further and further behind the images."""
+
         def callback(message) -> None:
-            try:
+            with self._refusing(topic):
                 store(message, *args)
-            except InputError as error:
-                self._note(topic, str(error))
-                self._mark_refused(topic, str(error))
             self.received()
+            if drain:
+                for other in conversions.waiting(subscription):
+                    with self._refusing(topic):
+                        store(other, *args)
+                    self.received()
 
         def incompatible(event) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
-            self._note(topic, f"a publisher with an incompatible QoS ({policy}) is ignored; see camera_status")
+            said = f"a publisher with an incompatible QoS ({policy}) is ignored; see camera_status or ego_motion"
+            self._note(topic, said)
 
         events = SubscriptionEventCallbacks(incompatible_qos=incompatible)
-        self._subscriptions.append(self.node.create_subscription(kind, topic, callback, qos, event_callbacks=events))
+        subscription = self.node.create_subscription(kind, topic, callback, qos, event_callbacks=events)
+        self._subscriptions.append(subscription)
+
+    @contextlib.contextmanager
+    def _refusing(self, topic: str) -> Iterator[None]:
+        """What somebody publishes may be unusable in a way nobody thought of: that must not end the node either."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error)
+            if not isinstance(error, InputError):
+                reason = f"{type(error).__name__}: {error}"
+                self.node.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
+            self._note(topic, reason)
+            self._mark_refused(topic, reason)
 
     def _note(self, topic: str, reason: str) -> None:
         self.problems.add(topic, reason)
@@ -136,10 +178,15 @@ class Sources:
         else:
             self._add_image(camera, message)
 
+    def _forward(self, camera: str, message: Image | CompressedImage) -> None:
+        """One image of a set of message_filters; what is wrong with it is this camera's, not the last one's."""
+        with self._refusing(self.cameras[camera].image_topic):
+            self._add_image(camera, message)
+
     def _add_image(self, camera: str, message: Image | CompressedImage) -> None:
         bridge = encodings.needs_bridge(message)
         image = encodings.bridged(message) if bridge else messages.raw_image_from(message)
-        frame_id = self.camera_params[camera].frame_id or message.header.frame_id
+        frame_id = self.camera_params[camera].frame_id or message.header.frame_id.lstrip("/")
         self.intake.add_image(camera, messages.stamp_ns(message), frame_id, image)
 
     def _store_camera_model(self, message: CameraInfo, camera: str) -> None:
@@ -147,13 +194,24 @@ class Sources:
         self.intake.add_camera_model(camera, messages.camera_model_from(message, rectified))
         self.cameras[camera].calibrated = True
 
-    def _store_transforms(self, message: TFMessage, static: bool) -> None:
-        for parent, child, t_ns, parent_from_child in messages.transforms_from(message):
+    def _store_transforms(self, message: TFMessage, topic: str, static: bool) -> None:
+        base = self.params.base_frame if self.params.ego_source == "odometry" else None
+        transforms = messages.transforms_from(message, lambda error: self._note(topic, str(error)))
+        for parent, child, t_ns, parent_from_child in transforms:
+            if child == base:
+                continue  # one source of poses: two would disagree between their stamps
             self.intake.add_transform(parent, child, t_ns, parent_from_child, static)
-            if child == self.params.base_frame:
+            if not static and child in (self.intake.vehicle_path() or ()):
                 self.pose_s = time.monotonic()
 
     def _store_odometry(self, message: Odometry) -> None:
+        fixed, base = self.params.fixed_frame, self.params.base_frame
+        said = messages.odometry_frames(message)
+        if not {said[0]} <= {"", fixed} or not {said[1]} <= {"", base}:
+            raise InputError(
+                f"tells of {said[0]} -> {said[1]}, expected {fixed} -> {base}: set fixed_frame and base_frame, "
+                "or ego_motion.source: tf"
+            )
         self.intake.add_odometry(messages.stamp_ns(message), messages.pose_from(message))
         self.pose_s = time.monotonic()
 
@@ -176,6 +234,16 @@ def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, Ca
         topic = topics.compressed_of(camera)
     info = Topics(camera_info=own.camera_info_topic or params.camera_info_topic).camera_info_of(camera)
     return CameraInput(image_topic=topic, info_topic=info, image_kind=CompressedImage if compressed else Image)
+
+
+def transform_qos(params: NodeParams) -> QoSProfile:
+    """What the node asks of /tf: as tf2 does, and in a replay that nothing is lost."""
+    return conversions.lossless() if params.queue == "all" else conversions.reliable(conversions.DEEP)
+
+
+def odometry_qos(params: NodeParams) -> QoSProfile:
+    """What the node asks of odometry: live, every publisher fits."""
+    return conversions.lossless() if params.queue == "all" else conversions.sensor_data(conversions.DEEP)
 
 
 def image_qos(params: NodeParams) -> QoSProfile:

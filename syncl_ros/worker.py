@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_WAITING = 256  # jobs: a replay that runs away from the network is held up here instead of filling the memory
 MAX_BYTES = 512 * 2**20  # of their images, likewise; a larger set gets in alone
@@ -17,21 +17,29 @@ class Job(Protocol):
     def nbytes(self) -> int: ...
 
 
+class _Waiting(NamedTuple):
+    job: Job
+    is_set: bool  # False = offered
+
+
 class Worker:
     """Calls `process` on submitted jobs, one at a time, in a thread of its own.
 
     With `keep_all` nothing is lost (replay): `submit` waits while too many are waiting, or too heavy ones. Without it a
-    newer job replaces those still waiting (live) and `dropped` counts them. An exception in `process` ends the thread
-    and is kept in `error`: the owner decides what it means.
+    newer job replaces those still waiting (live) and `dropped` counts them. A job that was submitted to an idle thread
+    counts as begun: how soon the thread wakes up must not decide what is lost. An exception in `process` ends the
+    thread and is kept in `error`: the owner decides what it means.
     """
 
     def __init__(self, process: Callable[[Job], None], *, keep_all: bool):
-        self.dropped = 0
+        self.dropped = 0  # sets; predictions do not count
         self.held_up = 0  # submissions that had to wait
         self.error: Exception | None = None
         self._process = process
         self._keep_all = keep_all
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[_Waiting] = deque()
+        self._begun: Job | None = None  # the one that an idle thread was given and has not taken up yet
+        self._working = False
         self._bytes = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
@@ -42,6 +50,11 @@ class Worker:
     def waiting(self) -> int:
         """Jobs submitted and not yet begun."""
         return len(self._jobs)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is being processed."""
+        return self._working
 
     @property
     def crowded(self) -> bool:
@@ -57,16 +70,16 @@ class Worker:
                 self.held_up += not self._has_room(job)
                 self._condition.wait_for(lambda: self._has_room(job) or self._stopping or self.error)
             else:
-                self.dropped += len(self._jobs)
-                self._jobs.clear()
-                self._bytes = 0
-            self._append(job)
+                self._make_way()
+            if not self._working and not self._jobs:
+                self._begun = job
+            self._append(job, is_set=True)
 
     def offer(self, job: Job) -> None:
         """Take a job that is worth less than any other: only if none is waiting."""
         with self._condition:
             if not self._jobs:
-                self._append(job)
+                self._append(job, is_set=False)
 
     def call_when_idle(self, call: Callable[[], None]) -> None:
         """Run `call` in the worker's thread once no job is waiting."""
@@ -85,8 +98,14 @@ class Worker:
     def _has_room(self, job: Job) -> bool:
         return not self._jobs or (len(self._jobs) < MAX_WAITING and self._bytes + job.nbytes <= MAX_BYTES)
 
-    def _append(self, job: Job) -> None:
-        self._jobs.append(job)
+    def _make_way(self) -> None:
+        """Drop what waits, but for the job that was as good as begun."""
+        kept = deque(waiting for waiting in self._jobs if waiting.job is self._begun)
+        self.dropped += sum(waiting.is_set for waiting in self._jobs) - len(kept)
+        self._jobs, self._bytes = kept, sum(waiting.job.nbytes for waiting in kept)
+
+    def _append(self, job: Job, is_set: bool) -> None:
+        self._jobs.append(_Waiting(job, is_set))
         self._bytes += job.nbytes
         self._condition.notify_all()
 
@@ -101,11 +120,14 @@ class Worker:
 
     def _next_task(self) -> Callable[[], None] | None:
         with self._condition:
+            self._working = False
             self._condition.wait_for(lambda: self._stopping or self._jobs or self._calls)
             if self._stopping:
                 return None
+            self._working = True
             if self._jobs:
-                job = self._jobs.popleft()
+                job = self._jobs.popleft().job
+                self._begun = None
                 self._bytes -= job.nbytes
                 self._condition.notify_all()
                 return lambda: self._process(job)

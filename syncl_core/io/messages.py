@@ -177,17 +177,32 @@ def raw_image_from(message) -> RawImage:
     return RawImage(encoding=encoding, data=memoryview(message.data))
 
 
-def transforms_from(message) -> list[tuple[str, str, int, np.ndarray]]:
+def transforms_from(
+    message, on_unusable: Callable[[InputError], None] | None = None
+) -> list[tuple[str, str, int, np.ndarray]]:
     """(parent, child, t_ns, parent_from_child [4, 4]) of each transform of a TFMessage.
 
-    Raises InputError naming the frames of a transform that is not finite or not a rotation.
+    One that is not finite or not a rotation is told to `on_unusable` and left out; without that, InputError is raised.
     """
     result = []
     for stamped in message.transforms:
         parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
-        matrix = _matrix(stamped.transform.translation, stamped.transform.rotation, f"transform {parent} -> {child}")
+        try:
+            matrix = _matrix(
+                stamped.transform.translation, stamped.transform.rotation, f"transform {parent} -> {child}"
+            )
+        except InputError as error:
+            if on_unusable is None:
+                raise
+            on_unusable(error)
+            continue
         result.append((parent, child, stamp_ns(stamped), matrix))
     return result
+
+
+def odometry_frames(message) -> tuple[str, str]:
+    """(parent, child) frames of an Odometry; "" where it does not say."""
+    return message.header.frame_id.lstrip("/"), message.child_frame_id.lstrip("/")
 
 
 def pose_from(message) -> np.ndarray:

@@ -97,7 +97,8 @@ def _pose_handlers(reader: BagReader, topics: Topics) -> dict[str, Handler]:
 
 
 def _image(camera: str, message) -> Deliver:
-    t_ns, frame_id, image = messages.stamp_ns(message), message.header.frame_id, messages.raw_image_from(message)
+    t_ns, frame_id = messages.stamp_ns(message), message.header.frame_id.lstrip("/")
+    image = messages.raw_image_from(message)
     return lambda intake: intake.add_image(camera, t_ns, frame_id, image)
 
 

@@ -88,6 +88,11 @@ class Intake:
         with self._lock:
             return self._tree.lookup(self._output_frame, self._fixed_frame, t_ns, max_extrapolation_s)
 
+    def vehicle_path(self) -> dict[str, bool] | None:
+        """The frames that carry the vehicle in the fixed frame, and whether they move; None = not connected."""
+        with self._lock:
+            return self._tree.between(self._fixed_frame, self._base_frame)
+
     def add_image(self, camera: str, t_ns: int, frame_id: str, image: RawImage) -> None:
         """`camera` is a name of the rig; `frame_id` its frame in the transform tree ("" = the name in lower case)."""
         t_ns += self._offsets_ns.get(camera, 0)
@@ -175,7 +180,8 @@ class Intake:
         self._waiting.extend(_Waiting(images=images, deadline_ns=now_ns + self._ego_wait_ns) for images in closed)
         ready = []
         while self._waiting:
-            overdue = end or now_ns >= self._waiting[0].deadline_ns or self._waiting_span_ns() > MAX_LAG_NS
+            span_ns = self._waiting[-1].images.anchor_ns - self._waiting[0].images.anchor_ns
+            overdue = end or now_ns >= self._waiting[0].deadline_ns or span_ns > MAX_LAG_NS
             views, gaps = self._views(self._waiting[0].images, overdue)
             if not overdue and any(gap.may_come for gap in gaps):
                 break
@@ -184,9 +190,6 @@ class Intake:
             if frame_set is not None:
                 ready.append(frame_set)
         return ready
-
-    def _waiting_span_ns(self) -> int:
-        return self._waiting[-1].images.anchor_ns - self._waiting[0].images.anchor_ns
 
     def _views(self, images: AssembledSet, overdue: bool) -> tuple[list[CameraView | None], list[_NotKnown]]:
         views, gaps = [], []

@@ -124,6 +124,18 @@ class TransformTree:
         fixed_from_src = self.lookup(fixed, src, t_src_ns, max_extrapolation_s)
         return self.lookup(dst, fixed, t_dst_ns, max_extrapolation_s) @ fixed_from_src
 
+    def between(self, dst: str, src: str) -> dict[str, bool] | None:
+        """The frames whose transforms to their parents lead from `src` to `dst`, and whether they move.
+
+        None if the two are not connected; empty for a frame and itself.
+        """
+        up_src, up_dst = list(self._ancestors(src)), list(self._ancestors(dst))
+        meeting = next((frame for frame in up_src if frame in up_dst), None)
+        if meeting is None:
+            return None
+        frames = up_src[: up_src.index(meeting)] + up_dst[: up_dst.index(meeting)]
+        return {frame: not self._edges[frame].static for frame in frames}
+
     def parent(self, child: str) -> str | None:
         """The frame `child` hangs on; None for a root or an unknown frame."""
         return self._edges[child].parent if child in self._edges else None

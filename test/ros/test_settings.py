@@ -12,6 +12,7 @@ pytest.importorskip("rclpy")
 
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
+from syncl_core import images
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.io import messages
@@ -20,8 +21,8 @@ from syncl_ros import conversions, encodings, reference
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
-from syncl_ros.qos import mismatch, why_silent
-from syncl_ros.sources import camera_input
+from syncl_ros.qos import mismatch, why_no_pose, why_silent
+from syncl_ros.sources import camera_input, odometry_qos
 from syncl_ros.vehicle import load_vehicle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,10 +135,11 @@ def test_qos_that_does_not_fit_is_said_with_both_policies():
     assert mismatch(best_effort, reliable) == mismatch(best_effort, latched) == mismatch(reliable, latched) == ""
 
 
-def test_silence_is_explained():
-    def publisher(kind: str, qos):
-        return types.SimpleNamespace(topic_type=kind, qos_profile=qos)
+def publisher(kind: str, qos):
+    return types.SimpleNamespace(topic_type=kind, qos_profile=qos)
 
+
+def test_silence_is_explained():
     asked = conversions.reliable(1)
     image = messages.COMPRESSED_IMAGE
     ask = ("/a", image, asked)
@@ -187,10 +189,12 @@ def test_approximate_time_forwards_whole_sets_only(monkeypatch):
     stand_in(monkeypatch, "message_filters", **members)
     forwarded = []
     sets = ApproximateSets(("A", "B"), 0.06, lambda camera, message: forwarded.append((camera, message)))
-    sets.add("B", 1)
+    one, two = (conversions.make(messages.IMAGE) for _ in range(2))
+    sets.add("B", one)
     assert forwarded == []
-    sets.add("A", 2)
-    assert forwarded == [("A", 2), ("B", 1)]
+    sets.add("A", two)
+    assert [camera for camera, _ in forwarded] == ["A", "B"]
+    assert forwarded[0][1] is two and forwarded[1][1] is one
 
 
 def test_other_encodings_go_through_cv_bridge_where_it_is(monkeypatch):
@@ -204,20 +208,37 @@ def test_other_encodings_go_through_cv_bridge_where_it_is(monkeypatch):
     class CvBridgeError(TypeError):
         pass
 
+    asked, failing = [], []
+
     class CvBridge:
         def imgmsg_to_cv2(self, given, desired_encoding):
-            if given.width != 4:
-                raise CvBridgeError("no such\nimage")
-            assert desired_encoding == "rgb8"
+            asked.append(desired_encoding)
+            if failing:
+                raise failing.pop()
             return np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
     stand_in(monkeypatch, "cv_bridge", CvBridge=CvBridge, CvBridgeError=CvBridgeError)
     image = encodings.bridged(message)
-    assert (image.encoding, image.width, image.height, image.step) == ("rgb8", 4, 2, 12)
-    assert bytes(image.data) == bytes(range(24))
-    message.width = 5
-    with pytest.raises(InputError, match="no such image"):
-        encodings.bridged(message)
+    assert (image.width, image.height, image.step) == (4, 2, 4) and asked == []  # not before a set needs it
+    assert images.decode(image).tobytes() == bytes(range(24)) and asked == ["rgb8"]
+    for error in (CvBridgeError("no such\nimage"), TypeError("buffer is too small for no such image")):
+        failing.append(error)
+        with pytest.raises(InputError, match="'bayer_rggb8': .*no such image"):
+            images.decode(image)
+    monkeypatch.setattr(CvBridge, "imgmsg_to_cv2", lambda *_, **__: np.zeros((2, 4), np.uint16))
+    with pytest.raises(InputError, match="expected RGB pixels of 8 bits, got uint16"):
+        images.decode(image)
+
+
+def test_a_missing_pose_is_explained():
+    asked, wanted = conversions.reliable(10), "odom -> base_link"
+    assert "nobody publishes /tf" in why_no_pose("/tf", asked, [], wanted)
+    said = why_no_pose("/tf", asked, [publisher(messages.TF, conversions.sensor_data())], wanted)
+    assert "reliability: asked for reliable, offered is best effort" in said
+    said = why_no_pose("/tf", asked, [publisher(messages.TF, conversions.reliable(1))], wanted)
+    assert "does not tell odom -> base_link" in said and "fixed_frame" in said
+    live = odometry_qos(NodeParams())
+    assert "does not tell" in why_no_pose("/odom", live, [publisher(messages.TF, conversions.sensor_data())], wanted)
 
 
 def test_the_tables_of_the_documentation_are_current():

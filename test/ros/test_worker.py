@@ -136,3 +136,29 @@ def test_an_exception_ends_the_thread_and_is_kept():
     worker._thread.join(5)
     assert str(worker.error) == "cannot 7"
     worker.stop()
+
+
+def test_a_set_that_an_idle_thread_was_given_is_not_replaced():
+    """The thread has not woken up yet when the next sets come: that must not decide what is lost."""
+    gate, idle = Gate(), threading.Event()
+    gate.open.set()
+    worker = Worker(gate, keep_all=False)
+    for item in (1, 2, 3):  # before the thread runs
+        worker.submit(Task(item))
+    assert worker.waiting == 2 and worker.dropped == 1
+    worker.call_when_idle(idle.set)
+    worker.start()
+    assert idle.wait(5) and gate.done == [1, 3]
+    worker.stop()
+
+
+def test_a_prediction_makes_way_for_a_set_and_is_no_loss():
+    gate, idle = Gate(), threading.Event()
+    gate.open.set()
+    worker = Worker(gate, keep_all=False)
+    worker.offer(Task(1))
+    worker.submit(Task(2))
+    worker.call_when_idle(idle.set)
+    worker.start()
+    assert idle.wait(5) and gate.done == [2] and worker.dropped == 0
+    worker.stop()
