@@ -18,7 +18,9 @@ from syncl_core.errors import InputError
 from syncl_core.io.markers import MarkerOptions
 from syncl_core.io.topics import frame_of
 from syncl_ros import params
-from syncl_ros.params import CameraParams, Live, LiveParams, NodeParams, Spec
+from syncl_ros.core_params import LIVE_SYNC, marker_specs, sync_specs
+from syncl_ros.params import CameraParams, Live, LiveParams, NodeParams
+from syncl_ros.spec import Spec, ros_name, specs_of
 from syncl_ros.vehicle import load_vehicle
 
 _DECLARED_BY_RCLPY = ("use_sim_time", "start_type_description_service")
@@ -34,11 +36,11 @@ class Parameters:
         self._config: SynclConfig | None = None  # of the tracker, once it is known
         self._reject_unknown_names()
         node.add_on_set_parameters_callback(self._check_change)
-        vehicle, *others = params.specs_of(NodeParams)
+        vehicle, *others = specs_of(NodeParams)
         if path := self._declare(vehicle):
             self._vehicle = load_vehicle(path).parameters
         self.node = _filled(NodeParams, {"vehicle": path, **{spec.name: self._declare(spec) for spec in others}})
-        for spec in (*params.specs_of(LiveParams), *params.marker_specs()):
+        for spec in (*specs_of(LiveParams), *marker_specs()):
             self._declare(spec)
         _check_node(self.node)
 
@@ -48,7 +50,7 @@ class Parameters:
         Raises InputError naming the parameter.
         """
         self._reject_unknown_members(config)
-        values = {spec.name: self._declare(spec) for spec in params.sync_specs(config.sync)}
+        values = {spec.name: self._declare(spec) for spec in sync_specs(config.sync)}
         sync = dataclasses.replace(config.sync, **{name.removeprefix("sync."): v for name, v in values.items()})
         offsets = config.rig.stamp_offsets or (0.0,) * len(config.rig.cameras)
         cameras = {c: self._declare_camera(c, offset) for c, offset in zip(config.rig.cameras, offsets, strict=True)}
@@ -70,8 +72,8 @@ class Parameters:
 
     def live(self) -> Live:
         """The live parameters as they are now. Any thread may ask."""
-        markers = {s.name.removeprefix("markers."): self._value(s.name) for s in params.marker_specs()}
-        values = _filled(LiveParams, {s.name: self._value(s.name) for s in params.specs_of(LiveParams)})
+        markers = {s.name.removeprefix("markers."): self._value(s.name) for s in marker_specs()}
+        values = _filled(LiveParams, {s.name: self._value(s.name) for s in specs_of(LiveParams)})
         tracked = self._config.tracking_classes
         return Live(
             params=values,
@@ -83,7 +85,7 @@ class Parameters:
 
     def live_sync(self) -> SyncConfig:
         """How images become sets, with the live parameters as they are now. Not before `configure`."""
-        now = {name: self._value(f"sync.{name}") for name in params.LIVE_SYNC}
+        now = {name: self._value(f"sync.{name}") for name in LIVE_SYNC}
         return dataclasses.replace(self._config.sync, **now)
 
     def _value(self, name: str):
@@ -145,7 +147,7 @@ class Parameters:
         """What only the tracker's configuration can tell. Raises InputError naming the parameter."""
         if self._config is None:
             return
-        sync = {name: changes[f"sync.{name}"] for name in params.LIVE_SYNC if f"sync.{name}" in changes}
+        sync = {name: changes[f"sync.{name}"] for name in LIVE_SYNC if f"sync.{name}" in changes}
         if sync:
             check_config(dataclasses.replace(self._config, sync=dataclasses.replace(self._config.sync, **sync)))
         if "classes" in changes:
@@ -195,7 +197,7 @@ def _from_file(spec: Spec, value):
 
 
 def _filled(kind: type, values: dict[str, object]):
-    return kind(**{f.name: values[params.ros_name(f)] for f in dataclasses.fields(kind)})
+    return kind(**{f.name: values[ros_name(f)] for f in dataclasses.fields(kind)})
 
 
 def _hint(name: str, known: list[str]) -> str:

@@ -56,12 +56,14 @@ class Record:
     latency_ms: float | None = None  # from the newest image to the message
     published_s: float | None = None  # steady time of the last message, those between two sets left out
     predicted_s: float = 0.0  # steady time of the last message between two sets
+    processed_s: float = 0.0  # steady time at which the last processed set was published
     closed_s: float = 0.0  # steady time at which the last processed set was complete
     delayed_since_s: float | None = None  # steady time of the first of the sets that are late in a row
     last_t_ns: int | None = None
     resets: dict[str, int] = field(default_factory=dict)  # by reason
     milliseconds: dict[str, float] = field(default_factory=dict)  # of the last set, by stage
     rejected: dict[str, str] = field(default_factory=dict)  # cameras whose image was unusable in the last set
+    absent: tuple[str, ...] = ()  # cameras without an image in the last set
 
 
 class Engine:
@@ -172,10 +174,11 @@ class Engine:
         now_ns = self._node.get_clock().now().nanoseconds
         seconds = {**report.seconds, "wait": started_s - job.closed_s, "publish": now_s - stepped_s}
         seconds["total"] = now_s - job.closed_s
-        record.milliseconds = {f"processing_time/{stage}_ms": 1e3 * s for stage, s in seconds.items()}
-        record.milliseconds["pipeline_latency_ms"] = max(0.0, (now_ns - min(stamps)) * 1e-6)
+        milliseconds = {f"processing_time/{stage}_ms": 1e3 * s for stage, s in seconds.items()}
+        milliseconds["pipeline_latency_ms"] = max(0.0, (now_ns - min(stamps)) * 1e-6)
         if record.published_s is not None:
-            record.milliseconds["cyclic_time_ms"] = 1e3 * (now_s - max(record.published_s, record.predicted_s))
+            milliseconds["cyclic_time_ms"] = 1e3 * (now_s - max(record.published_s, record.predicted_s))
+        record.milliseconds = milliseconds  # whole: diagnostics walks over it in another thread
         record.latency_ms = max(0.0, (now_ns - max(stamps)) * 1e-6)  # a bag that starts again is not from the future
         record.spread_ms = (max(stamps) - min(stamps)) * 1e-6
         late = 1e3 * seconds["total"] > live.params.max_processing_ms
@@ -185,7 +188,9 @@ class Engine:
         record.processed += 1
         record.degraded += len(report.cameras_used) < len(job.frame_set.views)
         record.rejected = report.rejected
-        record.coasting, record.published_s = False, now_s
+        cameras = zip(self.config.rig.cameras, job.frame_set.views, strict=True)
+        record.absent = tuple(camera for camera, view in cameras if view is None)
+        record.coasting, record.published_s, record.processed_s = False, now_s, now_s
         record.last_t_ns, record.closed_s = job.t_ns, job.closed_s
 
 

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
+from syncl_core.errors import DeviceError
 from syncl_core.runtime.problems import Problem
 from syncl_ros.engine import Record
 from syncl_ros.params import LiveParams
@@ -22,6 +25,15 @@ class Status:
     values: Mapping[str, object]
 
 
+def lifecycle_status(state: str, enabled: bool, failure: Exception | None) -> Status:
+    """ERROR with the reason of the last failure, WARN while sets are ignored."""
+    level, message = (OK, state) if enabled else (WARN, "disabled through ~/set_enabled")
+    if failure is not None:
+        what = "device" if isinstance(failure, DeviceError) else type(failure).__name__
+        level, message = ERROR, f"{state}: {what}: {failure}"
+    return Status(name="lifecycle", level=level, message=message, values={"state": state, "enabled": enabled})
+
+
 def camera_status(
     cameras: Mapping[str, CameraInput],
     record: Record,
@@ -30,7 +42,7 @@ def camera_status(
     why_silent: Callable[[str], str],
 ) -> Status:
     """ERROR, with names and what to change, while cameras are missing or rejected; WARN while sets lack one."""
-    now_s, values, said = time.monotonic(), {}, []
+    now_s, values, said, late = time.monotonic(), {}, [], []
     for camera, seen in cameras.items():
         age_ms = None if seen.image_s is None else max(0.0, 1e3 * (now_s - seen.image_s))
         state = camera_state(camera, seen, age_ms, record, limits)
@@ -40,15 +52,19 @@ def camera_status(
         values[f"{camera}.rate_hz"] = round(rates_hz.get(camera, 0.0), 1)
         if state == "rejected":
             reasons = filter(None, (seen.refused if _refuses(seen, limits) else "", record.rejected.get(camera)))
-            said.append(f"{camera} rejected: {'; '.join(reasons)}")
+            values[f"{camera}.rejected"] = "; ".join(reasons)
+            said.append(f"{camera} rejected: {values[f'{camera}.rejected']}")
         elif state != "active":
             said.append(f"{camera} {state}: {why_silent(camera)}")
+        elif camera in record.absent:
+            late.append(f"{camera} late: it sends, but the last set had to go without it; see input")
     values |= {
         "max_inter_camera_time_diff_ms": round(record.spread_ms, 1),
         "degraded_sets": record.degraded,
         "coasted_sets": record.coasted,
     }
-    return Status(name="camera_status", level=ERROR if said else OK, message="; ".join(said) or "ok", values=values)
+    level, message = ERROR if said else WARN if late else OK, "; ".join(said + late) or "ok"
+    return Status(name="camera_status", level=level, message=message, values=values)
 
 
 def camera_state(camera: str, seen: CameraInput, age_ms: float | None, record: Record, limits: LiveParams) -> str:
@@ -69,9 +85,11 @@ def _refuses(seen: CameraInput, limits: LiveParams) -> bool:
     return seen.refused_s is not None and 1e3 * (time.monotonic() - seen.refused_s) < limits.max_image_age_ms
 
 
-def processing_status(record: Record, waiting: int, dropped: int, limits: LiveParams) -> Status:
-    """WARN while sets take too long or nothing comes out, ERROR when that lasts."""
-    now_s = time.monotonic()
+def processing_status(record: Record, waiting: int, dropped: int, idle_s: float, limits: LiveParams) -> Status:
+    """WARN while sets take too long or are predicted, ERROR when that lasts or nothing is processed at all.
+
+    `idle_s`: seconds for which no set was processed although the node was active and enabled.
+    """
     total_ms = record.milliseconds.get("processing_time/total_ms")
     # Up to the last message: when nothing comes any more, nothing is late.
     delay_ms = 0.0 if record.delayed_since_s is None else 1e3 * (record.published_s - record.delayed_since_s)
@@ -82,6 +100,8 @@ def processing_status(record: Record, waiting: int, dropped: int, limits: LivePa
             level, message = ERROR, f"{message}, for {delay_ms / 1e3:.1f} s: smaller network or longer process_period"
     if record.coasting:
         level, message = max(level, WARN), "coasting: no usable set, tracks are predicted"
+    if 1e3 * idle_s > limits.max_delay_ms:
+        level, message = ERROR, f"no set was processed for {idle_s:.1f} s: see camera_status, ego_motion and input"
     values = {
         "is_processing_time_ms_in_expected_range": record.delayed_since_s is None,
         "consecutive_delay_ms": round(delay_ms),
@@ -89,8 +109,10 @@ def processing_status(record: Record, waiting: int, dropped: int, limits: LivePa
         "dropped_sets": dropped,
         "waiting_sets": waiting,
     }
+    if total_ms is not None:
+        values["processing_time_ms"] = round(total_ms, 2)
     if record.published_s is not None:
-        values["time_since_last_publish_ms"] = round(1e3 * (now_s - record.published_s))
+        values["time_since_last_publish_ms"] = round(1e3 * (time.monotonic() - record.published_s))
     if record.latency_ms is not None:
         values["output_latency_ms"] = round(record.latency_ms, 1)
     values |= {name.removeprefix("processing_time/"): round(ms, 2) for name, ms in record.milliseconds.items()}
@@ -98,23 +120,31 @@ def processing_status(record: Record, waiting: int, dropped: int, limits: LivePa
 
 
 def ego_motion_status(
-    source: str, pose_s: float | None, problems: Mapping[str, Problem], fresh: frozenset[str], limits: LiveParams
+    source: str,
+    path: Mapping[str, bool] | None,
+    pose_s: float | None,
+    problems: Mapping[str, Problem],
+    fresh: frozenset[str],
+    limits: LiveParams,
+    why_none: Callable[[], str],
 ) -> Status:
-    """Where the vehicle's pose comes from, and whether it does."""
+    """Where the vehicle's pose comes from, and whether it does. `path`: see Intake.vehicle_path."""
     age_ms = None if pose_s is None else max(0.0, 1e3 * (time.monotonic() - pose_s))
     missing, jumps = problems.get("missing_transform"), problems.get("ego_jump")
     values = {"source": source, "jumps": jumps.count if jumps else 0}
     level, message = OK, "ok"
-    if age_ms is None:
-        level, message = ERROR, f"no pose yet from {source}: check ego_motion.source, fixed_frame and base_frame"
-    else:
+    if path is not None and not any(path.values()):
+        level, message = WARN, "the vehicle's pose never changes: nothing moves between fixed_frame and base_frame"
+    elif age_ms is None:
+        level, message = ERROR, f"no pose yet from {source}: {why_none()}"
+    elif age_ms > limits.max_image_age_ms:
+        level, message = ERROR, f"no pose from {source} for {age_ms / 1e3:.1f} s: {why_none()}"
+    elif "missing_transform" in fresh:
+        level, message = WARN, missing.message
+    elif "ego_jump" in fresh:
+        level, message = WARN, jumps.message
+    if age_ms is not None:
         values["age_ms"] = round(age_ms)
-        if age_ms > limits.max_image_age_ms:
-            level, message = ERROR, f"no pose from {source} for {age_ms / 1e3:.1f} s"
-        elif "missing_transform" in fresh:
-            level, message = WARN, missing.message
-        elif "ego_jump" in fresh:
-            level, message = WARN, jumps.message
     if missing:
         values |= {"last_error": missing.message, "missing_transforms": missing.count}
     return Status(name="ego_motion", level=level, message=message, values=values)
@@ -140,6 +170,8 @@ def model_status(name: str, checkpoint: str, device: str, warm_up_s: float, trai
     period_s, level, message = record.period_s, OK, "ok" if checkpoint else "untrained weights: the boxes mean nothing"
     values = {"name": name, "checkpoint": checkpoint, "device": device, "warm_up_ms": round(1e3 * warm_up_s)}
     values["trained_dt_s"] = trained_s
+    if device.startswith("cuda"):
+        values["gpu_memory_mb"] = round(torch.cuda.memory_allocated(device) / 1e6)
     if period_s is not None:
         values["actual_dt_s"] = round(period_s, 3)
         if not 0.75 * trained_s <= period_s <= 1.25 * trained_s:

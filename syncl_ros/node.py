@@ -20,6 +20,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from syncl_core.checkpoint import chosen_weights, load_tracker
 from syncl_core.errors import DeviceError, InputError
+from syncl_core.runtime import device_errors
 from syncl_core.runtime.problems import Problem
 from syncl_core.tracking.base import Tracker
 from syncl_ros import conversions, health, process, reference
@@ -164,13 +165,12 @@ class TrackerNode(LifecycleNode):
         self._engine.close()
         self._engine = None
         gc.unfreeze()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        device_errors.release()
 
     def _stop_inference(self, error: Exception) -> None:
         """Become inactive and stay alive: the vehicle's supervisor sees why, and may activate again."""
-        self.trigger_deactivate()
+        if self._pipeline is not None:
+            self.trigger_deactivate()
         self._fail(error)
 
     def _announce_played(self, over: bool) -> None:
@@ -183,7 +183,12 @@ class TrackerNode(LifecycleNode):
         if self._engine is None:
             response.success, response.message = False, "not configured: there are no tracks"
         else:
-            session = self._engine.reset("service")
+            try:
+                session = self._engine.reset("service")
+            except DeviceError as error:
+                self._stop_inference(error)
+                response.success, response.message = False, str(error)
+                return response
             response.success = True
             response.message = f"reset: session {session} begins (service)" if session else "nothing to reset yet"
         return response
@@ -200,7 +205,9 @@ class TrackerNode(LifecycleNode):
         return {reason: problem for part in parts for reason, problem in part.problems().items()}
 
     def _statuses(self, problems: Mapping[str, Problem], fresh: frozenset[str]) -> list[Status]:
-        state, engine, pipeline = [self._lifecycle_status()], self._engine, self._pipeline
+        engine, pipeline = self._engine, self._pipeline
+        name = "active" if pipeline else "inactive" if engine else "unconfigured"
+        state = [health.lifecycle_status(name, self._enabled, self.failure)]
         if engine is None:
             return state
         config, limits = engine.config, self._settings.live().params
@@ -213,14 +220,6 @@ class TrackerNode(LifecycleNode):
             health.tracker_status(engine.session, engine.record),
             health.model_status(*model, engine.record),
         ]
-
-    def _lifecycle_status(self) -> Status:
-        state = "active" if self._pipeline else "inactive" if self._engine else "unconfigured"
-        level, message = (health.OK, state) if self._enabled else (health.WARN, "disabled through ~/set_enabled")
-        if self.failure is not None:
-            what = "device" if isinstance(self.failure, DeviceError) else type(self.failure).__name__
-            level, message = health.ERROR, f"{state}: {what}: {self.failure}"
-        return Status(name="lifecycle", level=level, message=message, values={"state": state, "enabled": self._enabled})
 
 
 def main(argv: list[str] | None = None) -> int:

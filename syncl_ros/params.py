@@ -4,30 +4,13 @@
 is `live` may be changed while the node runs.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from syncl_core.config import SyncConfig
 from syncl_core.io.markers import MarkerOptions
-
-
-def parameter(default, description: str, *, name: str = "", choices=(), limits=None, live: bool = False):
-    """A dataclass field that is a parameter; `name` is its ROS name where that has dots."""
-    metadata = {"name": name, "description": description, "choices": choices, "limits": limits, "live": live}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """One ROS parameter."""
-
-    name: str
-    default: object
-    description: str
-    choices: tuple[str, ...] = ()
-    limits: tuple[float, float] | None = None
-    live: bool = False
+from syncl_ros.core_params import marker_specs, sync_specs
+from syncl_ros.spec import Spec, parameter, specs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +53,9 @@ class NodeParams:
     ego_source: str = parameter(
         "tf", "where the vehicle's pose comes from", name="ego_motion.source", choices=("tf", "odometry")
     )
+    ego_wait: float = parameter(
+        0.2, "seconds that a set waits for its poses", name="ego_motion.wait", limits=(0.0, 10.0)
+    )
     odometry_topic: str = parameter("/odom", "nav_msgs/Odometry, for ego_motion.source odometry")
     fixed_frame: str = parameter("odom", "frame in which tracks are published")
     output_frame: str = parameter(
@@ -85,7 +71,8 @@ class NodeParams:
     )
     queue: str = parameter(
         "newest",
-        "newest: live, a newer set replaces a waiting one; all: replay, every set is processed, however late",
+        "newest: live, a newer set replaces a waiting one; all: for recordings alone, every set is processed, however "
+        "late, and what waits grows with a network that is too slow",
         name="sync.queue",
         choices=("newest", "all"),
     )
@@ -148,68 +135,6 @@ class CameraParams:
     )
     frame_id: str = parameter("", "its frame in /tf; empty = that of the images' headers")
     stamp_offset: float = parameter(0.0, "seconds added to its stamps", limits=(-10.0, 10.0))
-
-
-_MARKERS = {  # field of MarkerOptions: description, choices, limits
-    "box_style": ("wire frames or solids", ("lines", "cubes"), None),
-    "color_by": ("what a colour tells", ("id", "class", "fixed"), None),
-    "color": ("red, green, blue from 0 to 1, for color_by fixed", (), (0.0, 1.0)),
-    "lifetime": ("seconds a marker stays without an update", (), (0.0, 3600.0)),
-    "line_width": ("metres", (), (0.001, 10.0)),
-    "text_height": ("metres", (), (0.01, 10.0)),
-    "arrow_seconds": ("a velocity arrow ends where the object will be after this time", (), (0.0, 60.0)),
-    "min_speed": ("m/s; slower objects have no arrow", (), (0.0, 100.0)),
-    "history_seconds": ("length of the trail", (), (0.0, 600.0)),
-}
-
-
-LIVE_SYNC = ("max_spread", "timeout", "min_cameras")  # fields of SyncConfig that may be changed while the node runs
-
-
-def ros_name(field: dataclasses.Field) -> str:
-    return field.metadata["name"] or field.name
-
-
-def specs_of(kind: type, prefix: str = "") -> tuple[Spec, ...]:
-    """The parameters of a dataclass made with `parameter`."""
-    return tuple(
-        Spec(
-            name=prefix + ros_name(f),
-            default=f.default,
-            **{key: f.metadata[key] for key in ("description", "choices", "limits", "live")},
-        )
-        for f in dataclasses.fields(kind)
-    )
-
-
-def marker_specs() -> tuple[Spec, ...]:
-    """`markers.<field>` for every field of MarkerOptions."""
-    return tuple(
-        Spec(
-            name=f"markers.{f.name}",
-            default=f.default,
-            description=_MARKERS[f.name][0],
-            choices=_MARKERS[f.name][1],
-            limits=_MARKERS[f.name][2],
-            live=True,
-        )
-        for f in dataclasses.fields(MarkerOptions)
-    )
-
-
-def sync_specs(defaults: SyncConfig | None = None) -> tuple[Spec, ...]:
-    """`sync.<field>` for the fields of SyncConfig that hold one value; `cameras.<camera>` holds the others."""
-    defaults = defaults or SyncConfig()
-    return tuple(
-        Spec(
-            name=f"sync.{f.name}",
-            default=value,
-            description=f"overrides sync.{f.name} of the configuration",
-            live=f.name in LIVE_SYNC,
-        )
-        for f in dataclasses.fields(SyncConfig)
-        if isinstance(value := getattr(defaults, f.name), (str, bool, int, float))
-    )
 
 
 def camera_specs(camera: str) -> tuple[Spec, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from syncl_core.errors import InputError
 from syncl_ros import params
+from syncl_ros.spec import Spec
 
 INPUTS = [  # topic, type, content
     ("`image_topic`/compressed, or `image_topic`", "sensor_msgs/CompressedImage or Image", "one per camera"),
@@ -58,7 +59,7 @@ def tables() -> dict[str, str]:
     }
 
 
-def _parameter(spec: params.Spec) -> tuple[str, ...]:
+def _parameter(spec: Spec) -> tuple[str, ...]:
     default = list(spec.default) if isinstance(spec.default, tuple) else spec.default
     shown = str(default).lower() if isinstance(default, bool) else '""' if default == "" else default
     meaning = spec.description

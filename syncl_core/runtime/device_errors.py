@@ -29,7 +29,7 @@ def twice(work: Callable[[], Result], device: torch.device, on_retry: Callable[[
             raise
         on_retry(f"{device}: {_first_line(error)}")
     # Not in the except block: there the traceback still holds the tensors of the failed step.
-    _release()
+    release()
     try:
         return work()
     except RuntimeError as error:
@@ -40,7 +40,8 @@ def twice(work: Callable[[], Result], device: torch.device, on_retry: Callable[[
         ) from None
 
 
-def _release() -> None:
+def release() -> None:
+    """Give back what memory of the device nobody holds any more. A device that is beyond that is left alone."""
     gc.collect()
     if torch.cuda.is_initialized():
         try:

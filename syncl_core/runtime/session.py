@@ -23,6 +23,7 @@ from syncl_core.frames import prepare_frame
 from syncl_core.rectify import Rectifier
 from syncl_core.runtime import device_errors
 from syncl_core.runtime.coasting import coasted
+from syncl_core.runtime.on_host import dropped_tracks, track_rows
 from syncl_core.runtime.problems import Problem, ProblemLog
 from syncl_core.runtime.surroundings import Surroundings, network_intrinsics
 from syncl_core.tensors import Frame, Tracks, from_dict, to_dict
@@ -51,6 +52,7 @@ class TrackerSession:
         self._sessions = 0  # begun so far
         self._last_ns: int | None = None  # time of the last frame set
         self._state: State | None = None  # None before the first frame set
+        self._dropped = 0  # tracks that found no slot in this session; on the host, so that anybody may ask
         self._reset_reason = ""  # why the state is empty; "" = it is not
         self._forget_surroundings()
 
@@ -65,9 +67,9 @@ class TrackerSession:
         frame_set = _without(frame_set, rejected)
         reason = self._retried(lambda: self._begin_if_needed(frame_set))
         prepared = time.perf_counter()
-        state, rows, stepped = self._retried(lambda: self._infer(frame))
+        state, rows, dropped, stepped = self._retried(lambda: self._infer(frame))
         objects = self._objects(rows, frame_set)
-        self._state, self._last_ns, self._reset_reason = state, frame_set.t_ns, ""
+        self._state, self._dropped, self._last_ns, self._reset_reason = state, dropped, frame_set.t_ns, ""
         self._watch(frame_set)
         self._last_objects = objects
         return StepReport(
@@ -97,10 +99,9 @@ class TrackerSession:
     def problems(self) -> dict[str, Problem]:
         """What went wrong since the session was made: by reason, how often and what was said last."""
         problems = self._problems.snapshot()
-        dropped = getattr(self._state, "dropped", None)
-        if dropped is not None and (count := int(dropped.sum())):
+        if self._dropped:
             message = "more objects than the tracker has room for: those with the lowest scores ended; see track.slots"
-            problems["dropped_tracks"] = Problem(count=count, message=message)
+            problems["dropped_tracks"] = Problem(count=self._dropped, message=message)
         return problems
 
     def reset(self, reason: str) -> str:
@@ -130,7 +131,7 @@ class TrackerSession:
             state = from_dict(self._init_state(1, self._device), tensors)
         self.session, self._sessions = snapshot["session"], snapshot["sessions"]
         self._last_ns, self._reset_reason = snapshot["last_ns"], snapshot["reset_reason"]
-        self._state = state
+        self._state, self._dropped = state, dropped_tracks(state)
         self._forget_surroundings()
 
     def close(self) -> None:
@@ -162,14 +163,14 @@ class TrackerSession:
         self._problems.add("rejected_set", message)
         raise RejectedSetError(message)
 
-    def _infer(self, frame: Frame) -> tuple[State, np.ndarray, float]:
-        """The state after the frame, the rows of its tracks, and when the step was through."""
+    def _infer(self, frame: Frame) -> tuple[State, np.ndarray, int, float]:
+        """The state after the frame, the rows of its tracks, how many found no slot, and when the step was through."""
         # From pinned memory the images are copied while the host goes on.
         frame = _pytree.tree_map(lambda tensor: tensor.to(self._device, non_blocking=True), frame)
         with torch.inference_mode():
             state, tracks = self._step(self._state, frame)
             stepped = time.perf_counter()
-            return state, _to_host(tracks), stepped
+            return state, track_rows(tracks), dropped_tracks(state), stepped
 
     def _retried(self, work):
         return device_errors.twice(work, self._device, lambda message: self._problems.add("device_retry", message))
@@ -196,7 +197,7 @@ class TrackerSession:
         return self._reset_reason
 
     def _begin(self, reason: str, t_ns: int) -> None:
-        self._state = self._init_state(1, self._device)  # first: it may fail
+        self._state, self._dropped = self._init_state(1, self._device), 0  # first: it may fail
         # Time makes ids differ between runs on a vehicle, the counter between sessions of a run; a replay repeats both.
         self.session = hashlib.blake2b(f"{t_ns}:{self._sessions}".encode(), digest_size=4).hexdigest()
         self._sessions += 1
@@ -214,7 +215,7 @@ class TrackerSession:
         self._surroundings = self._surroundings.after(frame_set, intrinsics, jumped=bool(jump))
 
     def _objects(self, rows: np.ndarray, frame_set: FrameSet) -> ObjectSet:
-        """Valid rows of `_to_host`, turned from the model frame to the fixed frame."""
+        """Valid rows of `track_rows`, turned from the model frame to the fixed frame."""
         rows = rows[rows[:, 0] > 0]
         if not np.isfinite(rows).all():
             raise InputError(f"the tracker's boxes at {frame_set.t_ns} ns are not finite: is the checkpoint broken?")
@@ -239,15 +240,3 @@ class TrackerSession:
 def _without(frame_set: FrameSet, cameras: Container[str]) -> FrameSet:
     views = tuple(None if view is None or view.camera in cameras else view for view in frame_set.views)
     return replace(frame_set, views=views)
-
-
-def _to_host(tracks: Tracks) -> np.ndarray:
-    """All tracks of a batch of one as rows [K, 13], in one copy: valid, id, label, score, yaw, center, size, velocity.
-
-    float64 holds every float32 and every identity below 2^53 exactly.
-    """
-    columns = [
-        *(getattr(tracks, name)[0, :, None] for name in ("valid", "track_id", "label", "score", "yaw")),
-        *(getattr(tracks, name)[0] for name in ("center", "size", "velocity")),
-    ]
-    return torch.cat([column.double() for column in columns], dim=1).cpu().numpy()

@@ -192,9 +192,9 @@ class SetAssembler:
                 chosen[camera] = image
             dropped = self._streams[camera].drop_before(expected_ns - self._spread_ns)
             self.skipped += dropped if camera == self._anchor else 0
-        result = self._finish_set(anchor_ns, chosen, closed_by)
+        taken = self._finish_set(anchor_ns, chosen, closed_by)
         self._judge_phases(anchor_ns, choices, chosen)
-        return result
+        return taken
 
     def _judge_phases(self, anchor_ns: int, choices: dict, chosen: dict) -> None:
         """A camera that fires close to the anchor, and still is not in one set with it, has a wrong phase."""
@@ -243,8 +243,6 @@ class SetAssembler:
         return opening_ns
 
     def _note_spread(self, camera: str, distance_ns: int) -> None:
-        self.problems.add(
-            "spread_exceeded",
-            f"{camera}: its nearest image is {distance_ns / 1e6:+.1f} ms from its expected time, "
-            f"sync.max_spread allows {self._spread_ns / 1e6:.1f} ms; if its clock is off, set rig.stamp_offsets",
-        )
+        distance = f"{distance_ns / 1e6:+.1f} ms from its expected time, {self._spread_ns / 1e6:.1f} are allowed"
+        advice = f"(sync.max_spread); if its clock is off, add {-distance_ns / 1e9:.3f} s to its stamp_offset"
+        self.problems.add("spread_exceeded", f"{camera}: its nearest image is {distance} {advice}")

@@ -67,12 +67,30 @@ def test_sets_that_take_too_long(delayed_since_s, coasting, level, said):
         milliseconds=stages,
         latency_ms=12.0,
     )
-    status = health.processing_status(record, waiting=1, dropped=2, limits=LIMITS)
+    status = health.processing_status(record, waiting=1, dropped=2, idle_s=0.9, limits=LIMITS)
     assert status.level == level and said in status.message
     values = status.values
     assert (values["waiting_sets"], values["dropped_sets"], values["total_ms"]) == (1, 2, 250.0)
     assert (values["time_since_last_publish_ms"], values["output_latency_ms"]) == (100, 12.0)
     assert values["is_processing_time_ms_in_expected_range"] is (delayed_since_s is None)
+    assert values["processing_time_ms"] == 250.0
+    silent = health.processing_status(record, waiting=0, dropped=0, idle_s=1.1, limits=LIMITS)
+    assert (silent.level, "no set was processed for 1.1 s" in silent.message) == (health.ERROR, True)
+
+
+def test_a_camera_that_the_last_set_went_without_is_named():
+    seen = camera(image_s=NOW_S - 0.1, calibrated=True)
+    status = health.camera_status({"A": seen, "B": seen}, Record(absent=("B",)), {}, LIMITS, str)
+    assert status.level == health.WARN and "B late" in status.message and "A" not in status.message
+    gone = camera(image_s=NOW_S - 9.0, calibrated=True)
+    assert health.camera_status({"B": gone}, Record(absent=("B",)), {}, LIMITS, str).level == health.ERROR
+    rejected = health.camera_status({"B": seen}, Record(rejected={"B": "corrupt"}), {}, LIMITS, str)
+    assert rejected.values["B.rejected"] == "corrupt"
+
+
+def ego(pose_s, problems=None, fresh=frozenset(), path=None):
+    path = {"base_link": True} if path is None else path
+    return health.ego_motion_status("tf", path, pose_s, problems or {}, fresh, LIMITS, lambda: "nobody publishes /tf")
 
 
 def test_the_vehicles_motion():
@@ -81,13 +99,16 @@ def test_the_vehicles_motion():
         "ego_jump": Problem(count=2, message="the vehicle jumped 9 m"),
     }
     none = frozenset()
-    assert health.ego_motion_status("tf", None, {}, none, LIMITS).level == health.ERROR
-    assert "for 2.0 s" in health.ego_motion_status("tf", NOW_S - 2.0, {}, none, LIMITS).message
-    fine = health.ego_motion_status("tf", NOW_S - 0.02, problems, none, LIMITS)
+    assert ego(None).level == health.ERROR and "nobody publishes /tf" in ego(None).message
+    assert "for 2.0 s" in ego(NOW_S - 2.0).message and "nobody publishes /tf" in ego(NOW_S - 2.0).message
+    fine = ego(NOW_S - 0.02, problems)
     assert (fine.level, fine.values["jumps"], fine.values["last_error"]) == (health.OK, 2, "CAM: unknown frame 'x'")
     for reason in problems:
-        fresh = health.ego_motion_status("tf", NOW_S - 0.02, problems, frozenset([reason]), LIMITS)
+        fresh = ego(NOW_S - 0.02, problems, frozenset([reason]))
         assert (fresh.level, fresh.message) == (health.WARN, problems[reason].message)
+    for path in ({}, {"base_link": False}):  # a test bench
+        status = ego(None, path=path)
+        assert status.level == health.WARN and "never changes" in status.message
     said = health.input_status(problems, frozenset(["ego_jump"]))
     assert (said.level, said.message, said.values["missing_transform.count"]) == (1, "the vehicle jumped 9 m", 3)
     assert health.input_status(problems, none).level == health.OK
