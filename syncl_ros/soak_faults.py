@@ -1,7 +1,9 @@
 """The faults of a soak run, and the order in which a seed brings them."""
 
 import dataclasses
+import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 
 from syncl_core.classes import CAMERAS
@@ -14,9 +16,11 @@ QUIET_SECONDS = 2.0  # between two faults
 class Faults:
     """The faults, by name: a call begins one, and returns what ends it."""
 
-    def __init__(self, rig: SyntheticRig, reset: Callable[[], None]):
+    def __init__(self, rig: SyntheticRig, reset: Callable[[], None], pid: int):
+        """`pid`: the tracker's process."""
         self._rig = rig
         self._reset = reset
+        self._pid = pid
         self._good = dict(rig.info)
         self.by_name = {
             "silent": self._silent,
@@ -27,6 +31,7 @@ class Faults:
             "bad_info": self._bad_info,
             "jump_back": self._jump_back,
             "reset": self._ask_reset,
+            "stalled": self._stalled,
         }
 
     def _silent(self, camera: str) -> Callable[[], None]:
@@ -64,6 +69,11 @@ class Faults:
     def _ask_reset(self, camera: str) -> Callable[[], None]:
         self._reset()
         return lambda: None
+
+    def _stalled(self, camera: str) -> Callable[[], None]:
+        """The machine gives the node no processor."""
+        os.kill(self._pid, signal.SIGSTOP)
+        return lambda: os.kill(self._pid, signal.SIGCONT)
 
 
 def schedule(seed: int, seconds: float, names: list[str]) -> Iterator[tuple[float, str, str, float]]:

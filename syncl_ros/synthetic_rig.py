@@ -7,7 +7,7 @@ time. Faults are attributes; changing one takes effect with the next image.
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rclpy.node import Node
@@ -27,7 +27,8 @@ SPEED = 8.0  # m/s
 class SyntheticRig:
     """Publishes until `stop`. All images are the same, which must be `model`'s size.
 
-    A "jpeg" goes out as CompressedImage, pixels as Image.
+    A "jpeg" goes out as CompressedImage, pixels as Image. Before every image `on_sent(sweep, stamp in ns, due, now)` is
+    called; times are steady seconds.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class SyntheticRig:
         *,
         rate_hz: float = 12.0,
         cameras: Sequence[str] = CAMERAS,
+        on_sent: Callable[[int, int, float, float], None] | None = None,
     ):
         self.silent: set[str] = set()  # cameras that send nothing
         self.corrupt: set[str] = set()  # cameras whose images end in the middle
@@ -50,6 +52,7 @@ class SyntheticRig:
         self.sent: dict[str, int] = dict.fromkeys(cameras, 0)
         self.sent_s: dict[int, float] = {}  # steady time at which the image with this stamp (ns) was given to DDS
         self._cameras = tuple(cameras)
+        self._on_sent = on_sent
         self._image = image
         self._half = dataclasses.replace(image, data=image.data[: len(image.data) // 2])
         self._compressed = image.encoding == "jpeg"
@@ -86,7 +89,7 @@ class SyntheticRig:
         """Poses and images in the order of their times."""
         begin_s = time.monotonic()
         wall_ns = time.time_ns()
-        late: list[tuple[float, str, object, int]] = []
+        late: list[tuple[float, int, str, object, int]] = []  # when, sweep, camera, image, stamp
         poses = 0
         for self.sweeps in range(10**9):
             for number, camera in enumerate(self._cameras):
@@ -98,13 +101,12 @@ class SyntheticRig:
                 if self._stopping.wait(max(0.0, begin_s + due_s - time.monotonic())):
                     return
                 if camera not in self.silent:
-                    late.append(
-                        (begin_s + due_s + self.late_s.get(camera, 0.0), *self._photograph(camera, due_s, wall_ns))
-                    )
+                    send_s = begin_s + due_s + self.late_s.get(camera, 0.0)
+                    late.append((send_s, self.sweeps, *self._photograph(camera, due_s, wall_ns)))
                 now_s = time.monotonic()
                 for entry in [entry for entry in late if entry[0] <= now_s]:
                     late.remove(entry)
-                    self._send(*entry[1:])
+                    self._send(*entry)
 
     def _stamp_ns(self, due_s: float, wall_ns: int) -> int:
         return wall_ns + round((due_s + self.shift_s) * 1e9)
@@ -122,7 +124,9 @@ class SyntheticRig:
         build = messages.compressed_image if self._compressed else messages.image
         return camera, build(conversions.make, t_ns, frame_of(camera), image), t_ns
 
-    def _send(self, camera: str, message, t_ns: int) -> None:
+    def _send(self, send_s: float, sweep: int, camera: str, message, t_ns: int) -> None:
+        if self._on_sent is not None:
+            self._on_sent(sweep, t_ns, send_s, time.monotonic())
         info = messages.camera_info(conversions.make, t_ns, frame_of(camera), self.info[camera])
         self._infos[camera].publish(info)
         self._images[camera].publish(message)

@@ -1,16 +1,23 @@
-"""Some seconds of soak, and what it counts; the load measurement runs."""
+"""Some seconds of soak; a node that gets no processor for a moment; the load measurement runs."""
 
 import os
+import signal
 import threading
+import time
 
 import pytest
 
 pytest.importorskip("rclpy")
 
 import rclpy
+from rclpy.node import Node
 
+from syncl_core.classes import CAMERAS
 from syncl_ros import bench_node, soak, soak_faults
 from syncl_ros.environment import prepare_environment
+from syncl_ros.listener import Listener, spinning, tracker_process, wait_until
+from syncl_ros.soak_ledger import Ledger
+from syncl_ros.synthetic_rig import SyntheticRig, noise_jpeg, pinhole
 
 DOMAIN = 60 + os.getpid() % 40
 
@@ -29,7 +36,8 @@ def test_faults_in_a_row_lose_nothing_and_repeat_no_session(ros, tmp_path):
     outcome = soak.run(20.0, 1, "", DOMAIN, tmp_path, threading.Event())
     said = outcome.report()
     assert outcome.passed, said
-    assert sum(outcome.faults.values()) >= 3 and outcome.due > 20 and outcome.arrays > outcome.due, said
+    due = outcome.balance.due
+    assert sum(outcome.faults.values()) >= 3 and due > 20 and outcome.arrays > due, said
 
 
 def test_faults_are_seeded_and_all_of_them_come():
@@ -42,21 +50,37 @@ def test_faults_are_seeded_and_all_of_them_come():
     assert first[-1][0] + first[-1][3] + soak_faults.RECOVERY_SECONDS < 300.0
 
 
-def test_holes_in_quiet_time_are_lost_sets():
-    period = soak.PERIOD_SECONDS
-    regular = [i * period for i in range(1, 41)]
-    assert soak._losses(regular, [(0.0, 10.1)]) == (40, 0)
-    assert soak._losses([t for t in regular if t not in (2.5, 2.75)], [(0.0, 10.1)]) == (40, 2)
-    half = [t for t in regular if t < 5.0]
-    assert soak._losses(half, [(0.0, 4.9), (9.0, 10.0)]) == (23, 3)  # nothing at all in the second
-    assert soak._losses([t + 0.1 * (i % 2) for i, t in enumerate(regular)], [(0.0, 10.1)]) == (40, 0)  # jitter
+def test_a_node_that_gets_no_processor_for_a_moment_loses_no_set(ros, tmp_path):
+    """0.3 s are longer than sync.timeout and shorter than what the middleware's queues hold."""
+    ledger, arrived = Ledger(len(CAMERAS), 3), []
 
+    def hear(t_ns, _):
+        ledger.heard(t_ns)
+        arrived.append(t_ns)
 
-def test_a_session_that_comes_back_is_counted():
-    tally = soak.Tally()
-    for ids in (("a-1", "a-2"), (), ("b-1",), ("b-2",), ("a-3",)):
-        tally.hear(0, ids)
-    assert (tally.arrays, tally.sessions, tally.reused) == (5, ["a", "b", "a"], 1)
+    listener, publisher = Listener("stall_listener", hear), Node("stall_rig")
+    rig = SyntheticRig(publisher, noise_jpeg(320, 180), pinhole(320, 180), on_sent=ledger.sent)
+    given = {"sync.process_period": 0.25, "sync.min_cameras": 4, "diagnostics.period": 0.2}
+    node, log = ("syncl_ros.bench_node", ["--role", "node"], given, DOMAIN), tmp_path / "tracker.log"
+    with tracker_process(*node, log) as tracker, spinning(listener):
+        wait_until(lambda: listener.ready, tracker, log, 60.0)
+        rig.start()
+        try:
+            wait_until(lambda: len(arrived) > 3, tracker, log, 20.0)
+            begin_s, degraded = time.monotonic(), listener.count("degraded_sets")
+            for rest_s in (0.5, 0.61, 0.73, 0.57):  # at another moment of a sweep every time
+                tracker.send_signal(signal.SIGSTOP)
+                time.sleep(0.3)
+                tracker.send_signal(signal.SIGCONT)
+                time.sleep(rest_s)
+            end_s = time.monotonic()
+            time.sleep(0.5)
+        finally:
+            rig.stop()
+            publisher.destroy_node()
+        assert listener.count("degraded_sets") == degraded and listener.count("dropped_sets") == 0, listener.values
+    balance = ledger.balance([(begin_s, end_s)])
+    assert balance.lost == 0 and balance.due >= 8, balance
 
 
 @pytest.mark.parametrize("transport", ["compressed", "raw"])
