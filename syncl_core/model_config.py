@@ -25,6 +25,8 @@ class DETR3DConfig:
 
     num_levels: int = 4  # maps of the feature pyramid: those of the backbone, then halved ones
     votes: bool = False  # cells of the maps guess a box, and queries go there (not as released: models/votes.py)
+    proposals: bool = False  # object queries begin where votes are, not at learned places (models/proposals.py)
+    ground: float = -1.84  # metres: height of a flat road in the model frame (nuScenes: the lidar's), where votes begin
     pad_multiple: int = 32  # images are filled up with zeros at the right and the bottom to a multiple of it, pixels
 
 
@@ -110,7 +112,10 @@ def check_model(model: ModelConfig) -> None:
 def _check_detr3d(model: ModelConfig) -> None:
     if model.detr3d.votes and model.detector != "detr3d":
         raise InputError(f"model.detr3d.votes: only detector detr3d has them, got {model.detector}")
+    if model.detr3d.proposals and not model.detr3d.votes:
+        raise InputError("model.detr3d.proposals: come from votes; set model.detr3d.votes to true")
     for key, value, low, high in (
+        ("detr3d.ground", model.detr3d.ground, -100, 100),
         ("detr3d.num_levels", model.detr3d.num_levels, 3, 8),
         ("detr3d.pad_multiple", model.detr3d.pad_multiple, 1, 1024),
         ("mutr3d.memory_length", model.mutr3d.memory_length, 1, 1000),

@@ -6,6 +6,7 @@ Everything is told in terms of the image, so it holds for mirrored images, too: 
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from syncl_core.models.box_code import code_center, code_size, code_yaw
 from syncl_core.tensors import Frame, Targets
@@ -24,6 +25,8 @@ class DenseTargets:
 
     owner: torch.Tensor  # [B, N, h, w] int64 row of the ground truth; -1 = no object
     view: torch.Tensor  # [B, N, G, 8] float32: see VIEW_SIZE
+    middle: torch.Tensor  # [B, N, h, w] bool: of its object's cells the one nearest to the centre
+    beside: torch.Tensor  # [B, N, h, w] bool: a cell of the same object next to that one
 
 
 @torch.no_grad()
@@ -43,7 +46,26 @@ def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int]) -> Dens
     distance = torch.where(inside, depth[..., 0].float()[..., None, None], torch.inf)
     nearest, owner = distance.min(dim=2)
     view = _views(targets.box, pixels[..., 0, :], depth[..., 0], matrix)
-    return DenseTargets(owner=torch.where(nearest.isfinite(), owner, -1), view=view)
+    owner = torch.where(nearest.isfinite(), owner, -1)
+    middle, beside = _middles(owner, pixels[..., 0, :], tuple(frame.images.shape[-2:]))
+    return DenseTargets(owner=owner, view=view, middle=middle, beside=beside)
+
+
+def _middles(
+    owner: torch.Tensor, centers: torch.Tensor, image_size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`middle` and `beside` of DenseTargets, from the objects' centres [B, N, G, 2] in the images."""
+    size = tuple(owner.shape[-2:])
+    right, down = cell_centers(size, image_size, owner.device)
+    places = torch.stack(torch.broadcast_tensors(right[None, :], down[:, None]), dim=-1).flatten(0, 1)  # [h*w, 2]
+    owned = owner.flatten(2)[:, :, None] == torch.arange(centers.shape[2], device=owner.device)[:, None]
+    away = (centers[..., None, :] - places).square().sum(dim=-1)  # [B, N, G, h*w]
+    best = torch.where(owned, away, torch.inf).argmin(dim=-1, keepdim=True)
+    one = torch.zeros_like(owned).scatter_(-1, best, True) & owned
+    near = functional.max_pool2d(one.flatten(0, 2).unflatten(-1, size)[:, None].float(), 3, stride=1, padding=1) > 0
+    near = near[:, 0].flatten(1).unflatten(0, owned.shape[:3]) & owned
+    middle = one.any(dim=2)
+    return middle.unflatten(-1, size), (near.any(dim=2) & ~middle).unflatten(-1, size)
 
 
 def cell_centers(size: tuple[int, int], image_size: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -75,11 +97,11 @@ def _cells_inside(corners: torch.Tensor, size: tuple[int, int], image_size: tupl
 
 def _views(box: torch.Tensor, center: torch.Tensor, depth: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """[B, N, G, 8] of box codes [B, G, 10], their centres [B, N, G, 2] in the images and depths [B, N, G]."""
-    forward = torch.nn.functional.normalize(matrix[..., 2, :3], dim=-1)
+    forward = functional.normalize(matrix[..., 2, :3], dim=-1)
     right = matrix[..., 0, :3]
     right = right - (right * forward).sum(-1, keepdim=True) * forward  # as long as the focal length
     focal = right.norm(dim=-1, keepdim=True) / matrix[..., 2, :3].norm(dim=-1, keepdim=True)
-    right = torch.nn.functional.normalize(right, dim=-1)
+    right = functional.normalize(right, dim=-1)
     axes = torch.stack([right, forward], dim=-2)[..., :2].float()  # [B, N, 2, 2] how far along them x and y lead
     yaw = code_yaw(box)
     heading = torch.einsum("bnij,bgj->bngi", axes, torch.stack([yaw.cos(), yaw.sin()], dim=-1))

@@ -6,10 +6,12 @@ from torch import nn
 from syncl_core.config import SynclConfig
 from syncl_core.models.backbones.build import build_backbone
 from syncl_core.models.detector import ImageNormalizer, usable_projections
-from syncl_core.models.detr3d_head import DETR3DHead, SizedQueries
+from syncl_core.models.detr3d_head import DETR3DHead
 from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.fpn import FPN
 from syncl_core.models.heads import HeadOutput
+from syncl_core.models.proposals import Proposer
+from syncl_core.models.queries import SizedQueries
 from syncl_core.models.votes import Voter
 from syncl_core.tensors import Frame
 
@@ -28,38 +30,59 @@ class DETR3D(ImageNormalizer):
         self.img_backbone = build_backbone(model.backbone, _BACKBONE_MAPS)
         self.img_neck = FPN(self.img_backbone.out_channels, dim, model.detr3d.num_levels)
         self.pts_bbox_head = DETR3DHead(model, len(config.classes), len(config.rig.cameras))
-        self.voter = Voter(dim) if model.detr3d.votes else None
-        self.reference_points = nn.Linear(dim, 3)
-        self.bbox_size_fc = nn.Linear(dim, 3)
-        self.query_embedding = nn.Embedding(model.num_queries, 2 * dim)  # position, then content
+        self.voter = Voter(dim, model.detr3d.ground) if model.detr3d.votes else None
+        self.proposer = None
+        if model.detr3d.proposals:
+            self.proposer = Proposer(dim, model.num_queries, self.pts_bbox_head.pc_range.clone())
+        else:
+            self.reference_points = nn.Linear(dim, 3)
+            self.bbox_size_fc = nn.Linear(dim, 3)
+            self.query_embedding = nn.Embedding(model.num_queries, 2 * dim)  # position, then content
+
+    ENCODER = ("img_backbone", "img_neck", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
+    """Beginnings of the names of all weights that `encode` uses."""
+
+    def padded_size(self, frame: Frame) -> tuple[int, int]:
+        """Height and width of the images that the network sees, pixels."""
+        multiple = self.pad_multiple
+        height, width = frame.images.shape[-2:]
+        return height + -height % multiple, width + -width % multiple
 
     def encode(self, frame: Frame) -> Pyramid:
         """Feature maps of a frame with their positions added, and its cameras."""
         images = pad_images(self.normalize_images(frame), self.pad_multiple)
         maps = self.img_neck(self.img_backbone(images.contiguous(memory_format=torch.channels_last)))
-        maps, votes = [x.unflatten(0, frame.camera_valid.shape) for x in maps], ()
+        maps, sights, votes = [x.unflatten(0, frame.camera_valid.shape) for x in maps], (), ()
         if self.voter is not None:
             matrix, size = usable_projections(frame), tuple(images.shape[-2:])
-            maps, votes = zip(*(self.voter(x, matrix, size) for x in maps), strict=True)
-        levels = (x + self.pts_bbox_head.embed_position(i, x.shape[-2:]) for i, x in enumerate(maps))
+            maps, sights, votes = zip(*(self.voter(x, matrix, size) for x in maps), strict=True)
+        levels = tuple(x + self.pts_bbox_head.embed_position(i, x.shape[-2:]) for i, x in enumerate(maps))
         return Pyramid(
-            levels=tuple(levels),
+            levels=levels,
+            sights=sights,
             votes=votes,
             image_from_model=frame.image_from_model,
             camera_valid=frame.camera_valid,
             image_size=tuple(images.shape[-2:]),
         )
 
-    def object_queries(self, batch: int) -> SizedQueries:
-        """The learned queries that look for new objects, the same in every frame."""
+    def object_queries(self, memory: Pyramid) -> SizedQueries:
+        """The queries that look for new objects: learned ones, the same in every frame, or what the cells propose."""
+        if self.proposer is not None:
+            return self.proposer(memory.levels[0], memory.sights[0], memory.votes[0], memory.camera_valid)
         rows = torch.arange(self.query_embedding.num_embeddings, device=self.query_embedding.weight.device)
-        query = self.query_embedding(rows).expand(batch, -1, -1)
+        query = self.query_embedding(rows).expand(memory.camera_valid.shape[0], -1, -1)
         return self._queries_at(query, _exact(self.reference_points, query.chunk(2, dim=-1)[0]).sigmoid())
 
     def probe(self, pyramid: Pyramid, reference: torch.Tensor) -> HeadOutput:
         """What the decoder makes of object queries at any places: see `tracking.base.Tracker.probe`."""
-        query = self.query_embedding.weight.mean(dim=0).expand(*reference.shape[:2], -1)
-        return self.pts_bbox_head(pyramid, self._queries_at(query, reference), all_layers=True, alone=True)
+        if self.proposer is not None:
+            queries = self.proposer.unseen(reference)
+        else:
+            queries = self._queries_at(
+                self.query_embedding.weight.mean(dim=0).expand(*reference.shape[:2], -1), reference
+            )
+        return self.pts_bbox_head(pyramid, queries, all_layers=True, alone=True)
 
     def _queries_at(self, query: torch.Tensor, reference: torch.Tensor) -> SizedQueries:
         """Position and content [B, M, 2 D], starting at `reference` [B, M, 3]."""

@@ -4,7 +4,6 @@ Layer: self-attention, norm, feature sampling, norm, feed-forward, norm. Its hea
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,23 +15,8 @@ from syncl_core.models.decoder import FeedForward
 from syncl_core.models.detr3d_sampling import FeatureSampling, Pyramid
 from syncl_core.models.heads import HeadOutput, class_branch, classify_rows, track_class_branches
 from syncl_core.models.position import sine_interleaved
+from syncl_core.models.queries import SizedQueries
 from syncl_core.models.votes import Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SizedQueries:
-    """What looks at the pyramid: M rows, object queries first, then track slots."""
-
-    content: torch.Tensor  # [B, M, D]
-    position: torch.Tensor  # [B, M, D] learned with the content, not computed from the reference
-    reference: torch.Tensor  # [B, M, 3] fractions of pc_range
-    log_size: torch.Tensor  # [B, M, 3] log of width, length, height in metres
-    valid: torch.Tensor  # [B, M] bool; False = free slot, invisible to the others
-
-    def twice(self) -> "SizedQueries":
-        """The same rows a second time at the end."""
-        names = ("content", "position", "reference", "log_size", "valid")
-        return SizedQueries(**{name: torch.cat([getattr(self, name)] * 2, dim=1) for name in names})
 
 
 class DETR3DHead(nn.Module):

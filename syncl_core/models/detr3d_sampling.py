@@ -23,7 +23,8 @@ class Pyramid:
     image_from_model: torch.Tensor  # [B, N, 4, 4] float64, as in `tensors.Frame`
     camera_valid: torch.Tensor  # [B, N] bool
     image_size: tuple[int, int]  # height and width, pixels, of the padded image that the maps cover
-    votes: tuple[torch.Tensor, ...] = ()  # L maps [B, N, 11, h, w], or none (models/votes.py)
+    sights: tuple[torch.Tensor, ...] = ()  # L maps [B, N, h, w, 12] of what cells see, or none (models/votes.py)
+    votes: tuple[torch.Tensor, ...] = ()  # L maps [B, N, 11, h, w] of what follows from it
 
     def feature_maps(self, frame: Frame) -> tuple[torch.Tensor, ...]:
         """Features [B, N, D, h, w] that know where they look, from fine to coarse."""
@@ -73,8 +74,8 @@ class FeatureSampling(nn.Module):
         where = self.position_encoder(inverse_sigmoid(reference))
         verdict = None
         if self.vote_count is not None:
-            votes = torch.stack([sample(votes, points) for votes in pyramid.votes], dim=-1)  # [B, N, 11, M, L]
-            votes = votes.permute(0, 3, 1, 4, 2)
+            read_votes = [sample(votes, points, "nearest") for votes in pyramid.votes]
+            votes = torch.stack(read_votes, dim=-1).permute(0, 3, 1, 4, 2)  # [B, M, N, L, 11]
             can_see = seen.transpose(1, 2)[..., None].expand(votes.shape[:-1])
             place = denormalize(reference, self.pc_range)
             verdict, news = self.vote_count(x, votes.flatten(2, 3), can_see.flatten(2), place)
@@ -98,8 +99,8 @@ def project(points: torch.Tensor, pyramid: Pyramid) -> tuple[torch.Tensor, torch
     return torch.where(seen[..., None], place, -2.0).float(), seen
 
 
-def sample(level: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Features [B, N, D, M] of a map [B, N, D, h, w] at points [B, N, M, 2], between the cells' centres bilinear."""
+def sample(level: torch.Tensor, points: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
+    """Features [B, N, D, M] of a map [B, N, D, h, w] at points [B, N, M, 2], between the cells' centres by `mode`."""
     maps, places = level.flatten(0, 1), points.flatten(0, 1)[:, :, None]
-    read = functional.grid_sample(maps.to(places.dtype), places, align_corners=False)
+    read = functional.grid_sample(maps.to(places.dtype), places, mode=mode, align_corners=False)
     return read[..., 0].to(level.dtype).unflatten(0, level.shape[:2])

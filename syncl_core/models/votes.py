@@ -2,8 +2,8 @@
 
 An addition of ours to DETR3D, for networks that train for hours, not weeks. A query of DETR3D has to work out from
 features alone, camera by camera, where the thing it looks at is, and then the small difference to where it is itself.
-Here the map says it: features are scaled and shifted by the ray of their cell, the way StreamPETR tells its tokens
-(a depth times a direction is a place), and a linear map reads a box code and a confidence from them.
+Here the map says it: a small network reads from every cell what it sees of an object, and `lift` works out the place.
+Features that queries read are scaled and shifted by the ray of their cell, the way StreamPETR tells its tokens.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from torch import nn
 from torch.nn import functional
 
 from syncl_core.models.box_code import CODE_SIZE, code_center, with_center
+from syncl_core.models.lift import VIEW_SIZE, lift
 from syncl_core.models.motion_norm import MotionNorm
 from syncl_core.models.position import cell_rays
 
-VOTE_SIZE = CODE_SIZE + 1
-"""Channels of a map of votes: a box code, and how much the cell believes in it (any number)."""
+BELIEF, MIDDLE = VIEW_SIZE, VIEW_SIZE + 1
+"""Channels behind a cell's view, any numbers: that it shows an object; that it is the object's middle."""
 
-VOTE_UNITS = (20.0, 20.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0, 5.0, 1.0)
-"""Metres, m/s: a linear map's outputs times these are a vote."""
-
+_SIGHT_SIZE = VIEW_SIZE + 2
+_PRIOR = -4.6  # logit of the initial probability 0.01 of a middle
 _RAY = 6  # numbers that say where a cell looks
 _NEAR = 5.0  # metres: unit of the difference between a vote and a query
 _FARTHEST = 4.0  # of that unit; what is farther away is told as so far
@@ -38,23 +38,27 @@ class Verdict:
 class Voter(nn.Module):
     """The same for every map: what a cell's features and ray say about the object it shows."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, ground: float):
         super().__init__()
+        self.ground = ground
         self.ray_norm = MotionNorm(_RAY, dim)
-        self.vote = nn.Linear(dim, VOTE_SIZE)
-        self.register_buffer("units", torch.tensor(VOTE_UNITS), persistent=False)
+        self.sight = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, _SIGHT_SIZE))
+        nn.init.constant_(self.sight[-1].bias[MIDDLE:], _PRIOR)
 
     def forward(
         self,
         maps: torch.Tensor,  # [B, N, D, h, w]
         image_from_model: torch.Tensor,  # [B, N, 4, 4] float64, invertible
         image_size: tuple[int, int],  # pixels
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features that know their rays [B, N, D, h, w], and the cells' votes [B, N, 11, h, w] float32."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Features that know their rays [B, N, D, h, w]; the cells' sights, views with BELIEF and MIDDLE,
+        [B, N, h, w, 12] float32; and their votes [B, N, 11, h, w]: box codes and beliefs."""
         rays = cell_rays(image_from_model, tuple(maps.shape[-2:]), image_size)
         known = self.ray_norm(maps.movedim(2, -1), rays.to(maps.dtype))
-        votes = self.vote(known).float() * self.units
-        return known.movedim(-1, 2), votes.movedim(-1, 2)
+        sights = self.sight(known).float()
+        codes = lift(sights[..., :VIEW_SIZE], image_from_model, image_size, self.ground)
+        votes = torch.cat([codes, sights[..., BELIEF:MIDDLE]], dim=-1)
+        return known.movedim(-1, 2), sights, votes.movedim(-1, 2)
 
 
 class VoteCount(nn.Module):

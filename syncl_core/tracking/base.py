@@ -67,8 +67,14 @@ class Tracker(nn.Module):
         """The state before the first frame. Starting again means taking a new one."""
         raise NotImplementedError
 
-    def observe(self, state: State, frame: Frame, all_layers: bool = False, parallel: bool = False) -> Observation:
-        """Move the tracks to this frame and look. `all_layers` and `parallel` are for losses."""
+    def observe(
+        self, state: State, frame: Frame, all_layers: bool = False, parallel: bool = False, memory: Seen | None = None
+    ) -> Observation:
+        """Move the tracks to this frame and look. `all_layers` and `parallel` are for losses.
+
+        `memory` is what the network sees in this frame, if that is known; PETRv2, whose memory is of two frames, and
+        StreamPETR do not take it.
+        """
         raise NotImplementedError
 
     def probe(self, memory: Seen, reference: torch.Tensor) -> HeadOutput:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def slow_dense(matrix, camera_valid, boxes, valid, size, image_size):
-    """Owners [N, h, w] and views [N, G, 8] of one scene; corners, projection and angles by hand."""
+    """Owners [N, h, w], views [N, G, 8], middles and cells beside [N, h, w] of one scene, all by hand."""
     (rows, cols), (height, width) = size, image_size
     cell = (width / cols, height / rows)
     owner = np.full((len(matrix), rows, cols), -1)
@@ -41,7 +41,20 @@ def slow_dense(matrix, camera_valid, boxes, valid, size, image_size):
                     nearer = owner[n, i, j] < 0 or depths[g] < depths[owner[n, i, j]]
                     if (np.abs(place - middle) <= half).all() and nearer:
                         owner[n, i, j] = g
-    return owner, view
+    return owner, view, *_middles(owner, view, cell)
+
+
+def _middles(owner, view, cell):
+    """Each object's own cell that is nearest to its centre, and its own cells around that one."""
+    middle, beside = np.zeros(owner.shape, dtype=bool), np.zeros(owner.shape, dtype=bool)
+    for n, g in {(n, owner[n, i, j]) for n, i, j in np.ndindex(*owner.shape) if owner[n, i, j] >= 0}:
+        own = [(i, j) for i, j in np.ndindex(*owner.shape[1:]) if owner[n, i, j] == g]
+        away = [math.hypot((j + 0.5) * cell[0] - view[n, g][0], (i + 0.5) * cell[1] - view[n, g][1]) for i, j in own]
+        best = own[int(np.argmin(away))]
+        middle[(n, *best)] = True
+        for i, j in own:
+            beside[n, i, j] |= (i, j) != best and max(abs(i - best[0]), abs(j - best[1])) == 1
+    return middle, beside
 
 
 def _view(projection, pixel, depth, size, yaw):

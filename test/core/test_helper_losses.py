@@ -17,18 +17,24 @@ from syncl_core.losses.criterion import Criterion
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead
 from syncl_core.losses.dense_targets import dense_targets
+from syncl_core.models import lift
 from syncl_core.models.box_code import code_center, denormalize
 from syncl_core.models.position import cell_rays
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.clip_model import ClipModel
 
 _HELPED = {"train": {"dense_weight": 0.7, "denoising": 2}}
+_OF_VOTES = {"dense_sight", "dense_middle", "dense_belief"}
 KINDS = {
     "petr": {},
     "petrv2": {"detector": "petrv2"},
     "detector": {"framework": "none"},
     "detr3d": {"framework": "mutr3d", "detector": "detr3d"},
     "detr3d_votes": {"framework": "mutr3d", "detector": "detr3d", "detr3d": {"votes": True}},
+    "detr3d_proposals": {
+        **{"framework": "mutr3d", "detector": "detr3d", "num_queries": 30},
+        "detr3d": {"votes": True, "proposals": True},
+    },
     "stream": {"framework": "none", "detector": "stream_petr", "depth_bins": 32}
     | {"stream": {"memory_length": 16, "pushed": 8, "propagated": 8}},
 }
@@ -49,8 +55,10 @@ def test_dense_targets_equal_the_slow_ones(size, mirrored):
         ours = dense_targets(frame, targets, size)
         for b in range(2):
             args = (frame.image_from_model[b].numpy(), frame.camera_valid[b], targets.box[b].double().numpy())
-            owner, view = slow_dense(*args, targets.valid[b], size, tuple(frame.images.shape[-2:]))
+            slow = slow_dense(*args, targets.valid[b], size, tuple(frame.images.shape[-2:]))
+            owner, view, middle, beside = slow
             assert np.array_equal(ours.owner[b].numpy(), owner)
+            assert np.array_equal(ours.middle[b].numpy(), middle) and np.array_equal(ours.beside[b].numpy(), beside)
             known = np.isfinite(view)
             np.testing.assert_allclose(ours.view[b].numpy()[known], view[known], rtol=1e-4, atol=1e-3)
     assert (ours.owner >= 0).any()
@@ -72,50 +80,90 @@ def test_a_mirrored_image_has_mirrored_targets():
     assert torch.allclose(a.view[..., [1, 2, 3, 4, 5, 7]][shown], b.view[..., [1, 2, 3, 4, 5, 7]][shown], atol=1e-3)
 
 
+def _plain_focal(p, is_class):
+    return float(torch.where(is_class, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log()).sum())
+
+
+def _half_blind(**model):
+    """Configuration, frame with a camera missing, targets, tracker, dense head and what the tracker sees."""
+    config, clip = _clip()
+    config = with_values(config, {"model": model, "syncl": {"loss": {"class_weight": 1.5}}})
+    frame = dataclasses.replace(clip.frames[0], camera_valid=torch.tensor([[True, True, False]] * 2))
+    tracker, head = build_tracker(config), DenseHead(config)
+    return frame, clip.targets[0], head, tracker.observe(tracker.init_state(2), frame).memory
+
+
 @torch.no_grad()
 def test_what_the_dense_loss_counts():
     """It equals focal loss and L1 summed cell by cell; blind cameras and empty frames add nothing but background."""
-    config, clip = _clip()
-    config = with_values(config, {"syncl": {"loss": {"class_weight": 1.5}}})
-    frame = dataclasses.replace(clip.frames[0], camera_valid=torch.tensor([[True, True, False]] * 2))
-    tracker, head = build_tracker(config), DenseHead(config)
-    memory = tracker.observe(tracker.init_state(2), frame).memory
-    losses = head(memory, frame, clip.targets[0])
+    frame, targets, head, memory = _half_blind()
+    losses = head(memory, frame, targets)
     (maps,) = memory.feature_maps(frame)
     shared = head.shared(maps.flatten(0, 1))
-    logits, view, vote = (
-        x.unflatten(0, maps.shape[:2]).double()
-        for x in (head.classes(shared), head.view(shared), head.vote(maps.flatten(0, 1)))
-    )
-    wanted = dense_targets(frame, clip.targets[0], tuple(maps.shape[-2:]))
-    focal = l1 = of_box = number = 0.0
-    doubts = {True: [], False: []}
+    logits, view = (x.unflatten(0, maps.shape[:2]).double() for x in (head.classes(shared), head.view(shared)))
+    wanted = dense_targets(frame, targets, tuple(maps.shape[-2:]))
+    focal = l1 = number = 0.0
     for b, n, i, j in np.ndindex(*wanted.owner.shape):
         if not frame.camera_valid[b, n]:
             continue
         owner = int(wanted.owner[b, n, i, j])
         p = logits[b, n, :, i, j].sigmoid()
         is_class = torch.zeros(len(p), dtype=torch.bool)
-        belief = vote[b, n, 10, i, j].sigmoid()
-        doubts[owner >= 0].append(-float((belief if owner >= 0 else 1 - belief).log()))
         if owner >= 0:
-            is_class[clip.targets[0].label[b, owner]] = True
+            is_class[targets.label[b, owner]] = True
             goal = wanted.view[b, n, owner].double()
             goal = torch.cat([(goal[:2] - torch.tensor([j + 0.5, i + 0.5]) * 16) / 32, goal[2:3] - 4.0, goal[3:]])
             weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
             l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
-            units = torch.tensor([20.0, 20, 1, 1, 1, 1, 1, 1, 5, 5])
-            miss = (vote[b, n, :10, i, j] * units - clip.targets[0].box[b, owner]).abs()
-            of_box += float((miss * torch.tensor([1.0] * 8 + [0.2] * 2)).sum())
             number += 1
-        focal += float(torch.where(is_class, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log()).sum())
+        focal += _plain_focal(p, is_class)
     assert number > 0
     assert losses["dense_class"].item() == pytest.approx(1.5 * focal / number, rel=1e-4)
     assert losses["dense_view"].item() == pytest.approx(l1 / number, rel=1e-4)
-    assert losses["dense_box"].item() == pytest.approx(0.25 * of_box / number, rel=1e-4)
-    assert losses["dense_belief"].item() == pytest.approx(sum(np.mean(of) for of in doubts.values()), rel=1e-4)
-    nothing = dataclasses.replace(clip.targets[0], valid=torch.zeros_like(clip.targets[0].valid))
+    nothing = dataclasses.replace(targets, valid=torch.zeros_like(targets.valid))
     assert head(memory, frame, nothing)["dense_view"] == 0
+
+
+@torch.no_grad()
+def test_what_the_loss_of_votes_counts():
+    """Cell by cell: what is seen, how deep it comes to lie, where the middle is, and whether there is anything."""
+    frame, targets, head, memory = _half_blind(**KINDS["detr3d_votes"])
+    losses = head(memory, frame, targets)
+    sums = {"dense_sight": [], "dense_middle": [], "dense_belief": []}
+    for sights, votes in zip(memory.sights, memory.votes, strict=True):
+        size, image_size = tuple(sights.shape[2:4]), tuple(frame.images.shape[-2:])
+        wanted = dense_targets(frame, targets, size)
+        depth_of = _depths(votes[:, :, :10], frame)
+        error = focal = number = 0.0
+        doubts = {True: [], False: []}
+        for b, n, i, j in np.ndindex(*wanted.owner.shape):
+            if not frame.camera_valid[b, n]:
+                continue
+            owner, sight = int(wanted.owner[b, n, i, j]), sights[b, n, i, j].double()
+            belief, middle = sight[10:].sigmoid()
+            doubts[owner >= 0].append(-float((belief if owner >= 0 else 1 - belief).log()))
+            if not wanted.beside[b, n, i, j]:
+                focal += _plain_focal(middle[None], wanted.middle[b, n, i, j][None])
+            if owner >= 0:
+                code = targets.box[b, owner].expand(2, 3, *size, 10)
+                goal = lift.view_of(code, frame.image_from_model, image_size, -1.84)[b, n, i, j]
+                weights = torch.tensor([1, 1, 0.2, 1, 1, 1, 1, 1, 0.5, 0.5])
+                error += float(((sight[:10] - goal).abs() * weights).sum())
+                true_depth = _depths(targets.box[b, owner].view(1, 1, 10, 1, 1).expand(2, 3, -1, -1, -1), frame)
+                error += 4 * abs(float((depth_of[b, n, i, j] / true_depth[b, n, 0, 0]).log()))
+                number += 1
+        sums["dense_sight"].append(error / number)
+        sums["dense_middle"].append(focal / int(wanted.middle.sum()))
+        sums["dense_belief"].append(sum(np.mean(of) for of in doubts.values() if of))
+    for name, values in sums.items():
+        assert losses[name].item() == pytest.approx(np.mean(values), rel=1e-3), name
+
+
+def _depths(codes, frame):
+    """Depths [B, N, h, w] of the undersides of boxes [B, N, 10, h, w] in their cameras."""
+    foot = torch.stack([codes[:, :, 0], codes[:, :, 1], codes[:, :, 4] - codes[:, :, 5].exp() / 2], dim=-1).double()
+    row = frame.image_from_model[:, :, None, None, 2]
+    return (row[..., :3] * foot).sum(dim=-1) + row[..., 3]
 
 
 @torch.no_grad()
@@ -167,7 +215,8 @@ def test_helpers_train_every_detector_and_change_no_output(kind):
     plain = with_values(helped, {"train": {"dense_weight": 0.0, "denoising": 0}})
     same = build_tracker(plain)
     expected = ClipModel(same, Criterion(plain))(clip.frames[:1], clip.targets[:1])["losses"]
-    names = {"dense_class", "dense_view", "dense_box", "dense_belief", "denoising_class", "denoising_box"}
+    views = _OF_VOTES if helped.model.detr3d.votes else {"dense_view"}
+    names = {"dense_class", "denoising_class", "denoising_box"} | views
     assert set(output["losses"]) - set(expected) == names
     for name, value in expected.items():
         assert torch.equal(value, output["losses"][name])
@@ -223,7 +272,7 @@ def test_the_maps_can_be_trained_alone():
     config = with_values(config, {"model": KINDS["detr3d_votes"], "train": alone})
     tracker = build_tracker(config)
     output = ClipModel(tracker, Criterion(config))(clip.frames[:1], clip.targets[:1])
-    assert set(output["losses"]) == {"dense_class", "dense_view", "dense_box", "dense_belief", "unused"}
+    assert set(output["losses"]) == {"dense_class", "unused"} | _OF_VOTES
     sum(output["losses"].values()).backward()
     moved = {name.split(".")[0] for name, p in tracker.named_parameters() if p.grad is not None and p.grad.abs().sum()}
     assert moved == {"img_backbone", "img_neck", "voter", "pts_bbox_head"}  # of the head: what is added to the maps

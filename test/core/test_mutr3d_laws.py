@@ -172,9 +172,10 @@ def test_a_step_never_waits_for_the_device():
 def test_half_precision_keeps_places_and_the_state_exact():
     tracker, frame = tiny_mutr3d(SEED), make_frame(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        queries = tracker.object_queries(1)
+        queries = tracker.object_queries(tracker.encode(frame))
         state, tracks = tracker.step(tracker.init_state(), frame)
-    torch.testing.assert_close(queries.reference, tracker.object_queries(1).reference, atol=1e-6, rtol=0)
+    exact = tracker.object_queries(tracker.encode(frame))
+    torch.testing.assert_close(queries.reference, exact.reference, atol=1e-6, rtol=0)
     for f in dataclasses.fields(state):
         assert getattr(state, f.name).dtype == getattr(tracker.init_state(), f.name).dtype, f.name
     whole, _ = tracker.step(tracker.init_state(), frame)

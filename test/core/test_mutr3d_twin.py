@@ -8,8 +8,8 @@ from slow_mutr3d import SlowMUTR3D, bilinear
 from tiny_mutr3d import tiny_mutr3d
 from tiny_tracker import drive, make_frame, pose
 
-from syncl_core.models.detr3d_head import SizedQueries
 from syncl_core.models.detr3d_sampling import Pyramid, project, sample
+from syncl_core.models.queries import SizedQueries
 
 
 def _twin(tracker) -> SlowMUTR3D:
@@ -220,7 +220,7 @@ def test_parallel_rows_equal_the_slow_ones_that_see_nobody():
     observation = tracker.observe(tracker.init_state(), frame, all_layers=True, parallel=True)
     alone = tracker.observe(tracker.init_state(), frame, all_layers=True)
     torch.testing.assert_close(observation.head.box, alone.head.box, atol=1e-4, rtol=1e-5)
-    queries = tracker.object_queries(1)
+    queries = tracker.object_queries(alone.memory)
     twin, slots = _twin(tracker), tracker.config.model.num_queries
     x, reference = queries.content[0].double(), queries.reference[0].double()
     views = (twin.encode(frame.images[0]), frame.image_from_model[0], frame.camera_valid[0], (48, 96))

@@ -68,7 +68,7 @@ def _is_ros(module: str) -> bool:
         # Losses read what an observation holds and how boxes and votes are coded; they know no network.
         (
             "syncl_core/losses",
-            r"syncl_core.data|syncl_core.runtime|syncl_core.training|syncl_core.models.(?!box_code|heads|votes)\w+"
+            r"syncl_core.data|syncl_core.runtime|syncl_core.training|syncl_core.models.(?!box_code|heads|lift|votes)\w+"
             r"|syncl_core.tracking.(?!base)\w+",
         ),
         ("syncl_core/tracking", "syncl_core.losses|syncl_core.data|syncl_core.runtime|syncl_core.io"),

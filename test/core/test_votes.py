@@ -12,6 +12,7 @@ from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.errors import InputError
 from syncl_core.models.box_code import code_center, denormalize, inverse_sigmoid
 from syncl_core.models.detr3d_sampling import project, sample
+from syncl_core.models.lift import lift
 from syncl_core.models.position import cell_rays
 from syncl_core.models.votes import VoteCount, Voter
 from syncl_core.tracking.build import build_tracker
@@ -37,9 +38,10 @@ def _random(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def test_a_cell_votes_from_its_features_and_its_ray():
     config, clip = _clip()
     matrix = clip.frames[0].image_from_model
-    voter = _random(Voter(16))
+    voter = _random(Voter(16, -1.2))
     maps = torch.randn(2, 3, 16, 5, 8, generator=torch.Generator().manual_seed(1))
-    known, votes = voter(maps, matrix, (40, 64))
+    known, sights, votes = voter(maps, matrix, (40, 64))
+    first, _, second = voter.sight
     rays = cell_rays(matrix, (5, 8), (40, 64))
     norm = voter.ray_norm
     for b, n, i, j in ((0, 0, 0, 0), (1, 2, 4, 7), (0, 1, 2, 3)):
@@ -48,8 +50,10 @@ def test_a_cell_votes_from_its_features_and_its_ray():
         x = (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt()
         x = (norm.gamma.weight @ hidden + norm.gamma.bias) * x + norm.beta.weight @ hidden + norm.beta.bias
         assert torch.allclose(known[b, n, :, i, j], x, atol=1e-4)
-        vote = (voter.vote.weight @ x + voter.vote.bias) * torch.tensor([20.0, 20, 1, 1, 1, 1, 1, 1, 5, 5, 1])
-        assert torch.allclose(votes[b, n, :, i, j], vote, atol=1e-3)
+        sight = second.weight @ (first.weight @ x + first.bias).clamp(min=0) + second.bias
+        assert torch.allclose(sights[b, n, i, j], sight, atol=1e-4)
+    codes = lift(sights[..., :10], matrix, (40, 64), -1.2)
+    assert torch.equal(votes[:, :, :10], codes.movedim(-1, 2)) and torch.equal(votes[:, :, 10], sights[..., 10])
 
 
 @torch.no_grad()
@@ -91,14 +95,14 @@ def test_the_first_layer_goes_where_the_votes_say():
     tracker = build_tracker(config).eval()
     head = tracker.pts_bbox_head
     observation = tracker.observe(tracker.init_state(2), clip.frames[0], all_layers=True)
-    pyramid, queries = observation.memory, tracker.object_queries(2)
+    pyramid, queries = observation.memory, tracker.object_queries(observation.memory)
     place = denormalize(queries.reference, head.pc_range)
     points, seen = project(place, pyramid)
     layer = head.transformer["decoder"]["layers"][0]
     attention = layer.attentions[0]["attn"]
     located = queries.content + queries.position
     x = layer.norms[0](queries.content + attention(located, attention.project(located, queries.content), queries.valid))
-    read = torch.stack([sample(votes, points) for votes in pyramid.votes], dim=-1)  # [B, N, 11, M, L]
+    read = torch.stack([sample(votes, points, "nearest") for votes in pyramid.votes], dim=-1)  # [B, N, 11, M, L]
     votes = torch.stack([read[:, n, :, :, level] for n in range(3) for level in range(read.shape[-1])], dim=-1)
     can_see = torch.stack([seen[:, n] for n in range(3) for _ in range(read.shape[-1])], dim=-1)
     verdict, _ = layer.attentions[1].vote_count(x, votes.permute(0, 2, 3, 1), can_see, place)

@@ -8,7 +8,9 @@ from torch.nn import functional
 from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import denormalize, inverse_sigmoid, normalize
 from syncl_core.models.detr3d import DETR3D
-from syncl_core.models.detr3d_head import SizedQueries, code_log_size
+from syncl_core.models.detr3d_head import code_log_size
+from syncl_core.models.detr3d_sampling import Pyramid
+from syncl_core.models.queries import SizedQueries
 from syncl_core.tensors import Frame, Tracks
 from syncl_core.tracking.base import Decision, Observation, Tracker
 from syncl_core.tracking.mutr3d import lifecycle
@@ -36,12 +38,17 @@ class MUTR3D(DETR3D, Tracker):
         return init_state(self.config, batch, device)
 
     def observe(
-        self, state: MUTR3DState, frame: Frame, all_layers: bool = False, parallel: bool = False
+        self,
+        state: MUTR3DState,
+        frame: Frame,
+        all_layers: bool = False,
+        parallel: bool = False,
+        memory: Pyramid | None = None,
     ) -> Observation:
         state = propagate(state, frame, self.config.track)
-        queries = self._queries(state)
+        memory = self.encode(frame) if memory is None else memory
+        queries = self._queries(state, memory)
         num_rows = queries.valid.shape[1]
-        memory = self.encode(frame)
         head = self.decode(memory, queries, all_layers, parallel)
         return Observation(
             state=state,
@@ -64,7 +71,7 @@ class MUTR3D(DETR3D, Tracker):
         )
 
     def commit(self, observation: Observation, decision: Decision) -> MUTR3DState:
-        head, rows = observation.head, self._with_new_rows(observation.state)
+        head, rows = observation.head, self._with_new_rows(observation.state, observation.memory)
         score, label = head.logits[-1].sigmoid().max(dim=-1)
         rows = dataclasses.replace(
             rows,
@@ -97,8 +104,8 @@ class MUTR3D(DETR3D, Tracker):
         query = self.query_interact(state.query, features, state.track_id >= 0).to(state.query.dtype)
         return dataclasses.replace(state, query=query, memory=memory, memory_valid=memory_valid, memory_wait=wait)
 
-    def _queries(self, state: MUTR3DState) -> SizedQueries:
-        objects = self.object_queries(state.track_id.shape[0])
+    def _queries(self, state: MUTR3DState, memory: Pyramid) -> SizedQueries:
+        objects = self.object_queries(memory)
         position, content = state.query.chunk(2, dim=-1)
         # As released: what left the range waits at its border.
         reference = inverse_sigmoid(normalize(state.reference, self.pts_bbox_head.pc_range)).sigmoid()
@@ -110,14 +117,15 @@ class MUTR3D(DETR3D, Tracker):
             valid=torch.cat([objects.valid, state.track_id >= 0], dim=1),
         )
 
-    def _with_new_rows(self, state: MUTR3DState) -> MUTR3DState:
+    def _with_new_rows(self, state: MUTR3DState, memory: Pyramid) -> MUTR3DState:
         """The state with the object queries in front, as rows that are no tracks yet."""
         num_new, batch = self.config.model.num_queries, state.track_id.shape[0]
 
         def prepend(name: str) -> torch.Tensor:
             old = getattr(state, name)
             if name == "query":
-                new = self.query_embedding.weight.expand(batch, -1, -1)
+                objects = self.object_queries(memory)
+                new = torch.cat([objects.position, objects.content], dim=-1)
             else:
                 new = old.new_full((batch, num_new, *old.shape[2:]), -1 if name == "track_id" else 0)
             return torch.cat([new, old], dim=1)
