@@ -195,6 +195,9 @@ def check_config(config: SynclConfig) -> None:
         raise InputError(
             f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"
         )
+    if config.train.freeze_encoder and (config.model.framework, config.model.detector) != ("mutr3d", "detr3d"):
+        given = f"{config.model.framework} with {config.model.detector}"
+        raise InputError(f"train.freeze_encoder: only mutr3d with detr3d can, got {given}")
     if config.sync.anchor and config.sync.anchor not in config.rig.cameras:
         raise InputError(f"sync.anchor: {config.sync.anchor!r} is not one of rig.cameras")
     if config.sync.min_cameras > len(config.rig.cameras):

@@ -29,6 +29,7 @@ class TrainConfig:
     max_gradient_norm: float = 35.0  # gradients are scaled down to it, all parameters together
     precision: str = "bf16"  # of the network on a GPU: bf16 (autocast) or fp32; a CPU always computes in fp32
     freeze_backbone: bool = False  # the image backbone stays as it starts
+    freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk
     batch_norm: str = "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
     spread_start: bool = False  # untrained queries differ, untrained boxes lie at them: for short trainings
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
@@ -82,7 +83,20 @@ def check_train(config: TrainConfig) -> None:
         raise InputError(f"train.batch_norm: expected frozen or trained, got {config.batch_norm!r}")
     if config.freeze_backbone and config.batch_norm == "trained":
         raise InputError("train.batch_norm: trained, but train.freeze_backbone is true; choose one")
+    if config.freeze_encoder:
+        _check_frozen(config)
     if config.dense_only and not (config.dense_weight > 0 and config.clip_length == 1):
         raise InputError("train.dense_only: needs a train.dense_weight above 0 and train.clip_length 1")
     if len(config.resize) != 2 or not 0.1 <= config.resize[0] <= config.resize[1] <= 10:
         raise InputError(f"train.resize: expected two scales, the smaller first, got {list(config.resize)}")
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    """What is worked out once cannot be augmented or taught."""
+    if config.batch_norm == "trained":
+        raise InputError("train.batch_norm: trained, but train.freeze_encoder is true; choose one")
+    for key in ("dense_weight", "grid_mask", "flip", "camera_dropout"):
+        if getattr(config, key):
+            raise InputError(f"train.{key}: must be 0 with train.freeze_encoder, got {getattr(config, key)}")
+    if set(config.resize) != {1.0}:
+        raise InputError(f"train.resize: must be [1, 1] with train.freeze_encoder, got {list(config.resize)}")

@@ -32,6 +32,7 @@ class Clip:
     frames: tuple[Frame, ...]  # T
     targets: tuple[Targets, ...]  # T
     names: tuple[str, ...]  # B: scene and key frames, for messages
+    numbers: tuple[tuple[int, ...], ...]  # B of T: key frames, counted over all scenes
 
     def to(self, device: torch.device) -> "Clip":
         """The clip on `device`; from pinned memory the copy does not wait."""
@@ -43,7 +44,7 @@ class Clip:
 
     def _map(self, function) -> "Clip":
         frames, targets = _pytree.tree_map(function, (self.frames, self.targets))
-        return Clip(frames=frames, targets=targets, names=self.names)
+        return Clip(frames=frames, targets=targets, names=self.names, numbers=self.numbers)
 
 
 class ClipDataset(Dataset):
@@ -93,7 +94,8 @@ class ClipDataset(Dataset):
         config = self._config
         position = int(np.searchsorted(self._ends, index, side="right"))
         scene = self._scenes[position]
-        last = index - (int(self._ends[position - 1]) if position else 0)
+        start = int(self._ends[position - 1]) if position else 0
+        last = index - start
         rows = [max(0, last - back) for back in reversed(range(config.train.clip_length))]
         end = min(self._source.num_key_frames(scene), last + 1 + config.model.future_steps)
         truth = {row: self._source.ground_truth(scene, row) for row in sorted(set(rows))}
@@ -112,7 +114,8 @@ class ClipDataset(Dataset):
             frames, present = self._frames(sets, present, number)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        return Clip(frames=frames, targets=clip_targets(present, following, poses, config), names=(name,))
+        targets, numbers = clip_targets(present, following, poses, config), tuple(start + row for row in rows)
+        return Clip(frames=frames, targets=targets, names=(name,), numbers=(numbers,))
 
     def _frames(
         self, sets: Sequence[FrameSet], present: Sequence[ObjectSet], number: int
@@ -153,6 +156,7 @@ def collate(clips: Sequence[Clip]) -> Clip:
         frames=tuple(_stack([clip.frames[t] for clip in clips]) for t in moments),
         targets=tuple(pad_targets([clip.targets[t] for clip in clips]) for t in moments),
         names=tuple(name for clip in clips for name in clip.names),
+        numbers=tuple(numbers for clip in clips for numbers in clip.numbers),
     )
 
 

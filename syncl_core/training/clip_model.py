@@ -36,16 +36,22 @@ class ClipModel(nn.Module):
         self.dense = DenseHead(config) if config.train.dense_weight > 0 else None
         self.denoising = Denoising(config) if config.train.denoising and not config.train.dense_only else None
 
-    def forward(self, frames: tuple[Frame, ...], targets: tuple[Targets, ...]) -> dict[str, dict[str, torch.Tensor]]:
-        """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into."""
+    def forward(
+        self, frames: tuple[Frame, ...], targets: tuple[Targets, ...], memories: tuple[Seen | None, ...] | None = None
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into.
+
+        `memories`: what the tracker sees in the frames, if a frozen encoder's work is known.
+        """
         if self.tracker.config.train.dense_only:
             return self._dense_only(frames[0], targets[0])
         strategy, framework = self.tracker.config.syncl, self.tracker.config.model.framework
         parallel = strategy.needs_parallel and framework != "none"
         state = self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device)
         losses, stats = [], []
-        for number, (frame, target) in enumerate(zip(frames, targets, strict=True), start=1):
-            observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel)
+        memories = [{} if memory is None else {"memory": memory} for memory in memories or (None,) * len(frames)]
+        for number, (frame, target, known) in enumerate(zip(frames, targets, memories, strict=True), start=1):
+            observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel, **known)
             judged = self.criterion(observation, target)
             losses += [judged.losses, self._helpers(observation.memory, frame, target)]
             stats.append(judged.stats)
@@ -85,7 +91,10 @@ def total_loss(output: dict[str, dict[str, torch.Tensor]]) -> ClipLoss:
 def prepare(tracker: Tracker, config: TrainConfig) -> None:
     """Freeze and wrap parts of the tracker as the configuration says; names of weights do not change."""
     backbone = tracker.img_backbone
-    if config.freeze_backbone:
+    if config.freeze_encoder:
+        for name, parameter in tracker.named_parameters():
+            parameter.requires_grad_(not name.startswith(tracker.ENCODER))
+    elif config.freeze_backbone:
         backbone.requires_grad_(False)
     elif config.checkpoint_activations:
         for block in _blocks(backbone):
@@ -96,8 +105,12 @@ def set_training(model: ClipModel, config: TrainConfig) -> None:
     """Training mode, except for what is frozen."""
     model.train()
     backbone = model.tracker.img_backbone
-    if config.freeze_backbone:
+    if config.freeze_backbone or config.freeze_encoder:
         backbone.eval()
+    if config.freeze_encoder:
+        for name in model.tracker.ENCODER:
+            if isinstance(part := getattr(model.tracker, name, None), nn.Module):
+                part.eval()
     if config.batch_norm == "frozen":
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -24,6 +24,7 @@ from syncl_core.tracking.build import build_tracker
 from syncl_core.training import snapshot
 from syncl_core.training.clip_model import ClipModel, prepare, set_training, total_loss
 from syncl_core.training.distributed import Workers, any_of, distribute, gather
+from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from syncl_core.training.progress import Progress
 from syncl_core.training.start import spread
@@ -47,6 +48,7 @@ class Run:
     distributed: nn.Module
     optimizer: torch.optim.Optimizer
     iterations: int
+    encoded: EncodedFrames | None = None  # what a frozen encoder makes of key frames
 
 
 def train(
@@ -58,8 +60,11 @@ def train(
     evaluate: Evaluate | None = None,
     resume: bool = False,
     start: str | Path = "",
+    encoded: Path | None = None,
 ) -> bool:
     """Train; results and snapshots go to `folder`. `start`: weights to begin with. Returns False if interrupted.
+
+    `encoded` is a folder for what a frozen encoder makes of the key frames, which runs may share; `folder` by default.
 
     Raises InputError, one line: a loss that is not finite (it names the clips), unusable data, a foreign snapshot.
     """
@@ -71,6 +76,9 @@ def train(
         for line in start_from(start, run.model.tracker):
             if workers.leads:
                 print(line)
+    if config.train.freeze_encoder:
+        scenes = " ".join(source.scene_names)
+        run = replace(run, encoded=EncodedFrames(encoded or folder, run.model.tracker, scenes, len(dataset)))
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
@@ -156,7 +164,8 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
     where = f"iteration {iteration + 1}, {'; '.join(clip.names)}"
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss = total_loss(run.distributed(clip.frames, clip.targets))
+            memories = run.encoded(clip) if run.encoded else None
+            loss = total_loss(run.distributed(clip.frames, clip.targets, memories))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     run.optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ from syncl_core.training.distributed import Workers
 from syncl_core.training.run import LAST, num_iterations
 from syncl_core.training.sources import WORLD, training_source
 
-PAGE = "results.md"
+PAGE, ENCODED = "results.md", "encoded"
 
 
 def compare(folder: Path, study: Study, device: str, jobs: int, version: str, costs: bool = True) -> dict:
@@ -106,7 +106,10 @@ def _check_scenes(study: Study, evaluation: Place) -> None:
 def _task(folder: Path, run: PlannedRun, training: Place, evaluation: Place, study: Study, version: str) -> TrainTask:
     start = str(folder / "detector" / LAST) if study.detector else study.start
     places = {"training": training, "evaluation": evaluation}
-    return TrainTask(planned=run, folder=folder / run.folder, **places, start=start, version=version)
+    return TrainTask(
+        **{"planned": run, "folder": folder / run.folder, "start": start, "version": version, **places},
+        encoded=folder / ENCODED,
+    )
 
 
 def _detector_task(folder: Path, study: Study, training: Place, evaluation: Place, version: str) -> TrainTask:

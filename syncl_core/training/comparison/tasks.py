@@ -32,6 +32,7 @@ class TrainTask:
     evaluation: Place
     start: str
     version: str
+    encoded: Path | None = None  # where runs share what their frozen encoder makes of key frames
 
     @property
     def name(self) -> str:
@@ -58,7 +59,7 @@ class TrainTask:
         place = self.training
         source = training_source(place.data, place.version, place.split, config, workers)
         resume = (self.folder / SNAPSHOT).is_file()
-        if not train(config, source, self.folder, workers, resume=resume, start=self.start):
+        if not train(*(config, source, self.folder, workers), resume=resume, start=self.start, encoded=self.encoded):
             return False
         clips = NuScenesClips(self.evaluation.data, config, self.evaluation.split, self.evaluation.version)
         tracker = load_checkpoint(self.folder / LAST).to(workers.device)

@@ -1,0 +1,103 @@
+"""What a frozen encoder makes of every key frame, worked out once and kept in a file.
+
+With `train.freeze_encoder` nothing that leads from images to feature maps learns, and images are not augmented. Then
+the maps of a key frame are always the same, and reading them takes a fraction of the time. Several processes and
+several runs that start from the same weights may share a file: who finds a key frame missing writes what anybody would.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from syncl_core.data.clips import Clip
+from syncl_core.models.detr3d import DETR3D
+from syncl_core.models.detr3d_sampling import Pyramid
+from syncl_core.tensors import Frame
+
+_MAPS = ("levels", "sights", "votes")  # of a Pyramid: what is kept; the rest is the frame's
+
+
+class EncodedFrames:
+    """The pyramids of a data set's key frames by number, in FOLDER/encoded-<digest of weights and data>.
+
+    `data` says in words which key frames the numbers count. A key frame takes some megabytes as float32.
+    """
+
+    def __init__(self, folder: Path, tracker: DETR3D, data: str, count: int):
+        self._tracker, self._count = tracker, count
+        self._path = folder / f"encoded-{_digest(tracker, data)}"
+        self._shapes: tuple[tuple[torch.Size, ...], ...] = ()
+        self._values: np.memmap | None = None
+        self._present: np.memmap | None = None
+
+    @torch.no_grad()
+    def __call__(self, clip: Clip) -> tuple[Pyramid, ...]:
+        """What the tracker sees in the T frames of a batch of clips; `clip.frames` must not be augmented."""
+        return tuple(
+            self._batch(frame, [numbers[t] for numbers in clip.numbers]) for t, frame in enumerate(clip.frames)
+        )
+
+    def _batch(self, frame: Frame, numbers: Sequence[int]) -> Pyramid:
+        rows = [self._row(_scene(frame, b), number) for b, number in enumerate(numbers)]
+        flat = torch.from_numpy(np.stack(rows)).to(frame.images.device)
+        maps, start = {}, 0
+        for name, shapes in zip(_MAPS, self._shapes, strict=True):
+            values = []
+            for shape in shapes:
+                size = shape.numel()
+                values.append(flat[:, start : start + size].reshape(-1, *shape))
+                start += size
+            maps[name] = tuple(values)
+        return Pyramid(
+            **maps,
+            image_from_model=frame.image_from_model,
+            camera_valid=frame.camera_valid,
+            image_size=self._tracker.padded_size(frame),
+        )
+
+    def _row(self, frame: Frame, number: int) -> np.ndarray:
+        """A key frame's maps, one after the other."""
+        if self._present is not None and self._present[number]:
+            return self._values[number]
+        pyramid = self._tracker.encode(frame)
+        shapes = tuple(tuple(value.shape[1:] for value in getattr(pyramid, name)) for name in _MAPS)
+        flat = torch.cat([value.flatten() for name in _MAPS for value in getattr(pyramid, name)]).float().cpu().numpy()
+        if self._present is None:
+            self._shapes = shapes
+            self._open(len(flat))
+        self._values[number] = flat
+        self._present[number] = True  # after the values, for whoever else reads
+        return flat
+
+    def _open(self, size: int) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._values = _shared(self._path.with_suffix(".f32"), np.float32, (self._count, size))
+        self._present = _shared(self._path.with_suffix(".done"), np.bool_, (self._count,))
+
+
+def _scene(frame: Frame, row: int) -> Frame:
+    return Frame(**{f.name: getattr(frame, f.name)[row : row + 1] for f in fields(Frame)})
+
+
+def _shared(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """An array in a file that others may have open; new places hold zeros and take no room on the disk."""
+    path.touch()
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with path.open("r+b") as file:
+        if file.seek(0, 2) < size:
+            file.truncate(size)
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+
+def _digest(tracker: DETR3D, data: str) -> str:
+    """Of everything that decides about the maps."""
+    digest = hashlib.sha256(data.encode())
+    for name, value in sorted(tracker.state_dict().items()):
+        if name.startswith(tracker.ENCODER):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""A frozen encoder's maps kept in a file: the same training as without, nothing frozen moves, files are shared."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from train_fixture import ToySource, toy_config
+
+from syncl_core.checkpoint import load_checkpoint, save_checkpoint
+from syncl_core.config import with_values
+from syncl_core.data.clips import ClipDataset, collate
+from syncl_core.errors import InputError
+from syncl_core.tracking.build import build_tracker
+from syncl_core.training.encoded import EncodedFrames
+from syncl_core.training.progress import read_log
+from syncl_core.training.run import train
+
+FROZEN = {"freeze_encoder": True, "resize": [1.0, 1.0], "grid_mask": 0.0, "flip": 0.0, "iterations": 4, "save_every": 2}
+
+
+def frozen_config(**train_keys):
+    model = {"framework": "mutr3d", "detector": "detr3d", "num_queries": 20}
+    model |= {"detr3d": {"votes": True, "proposals": True}}
+    return with_values(toy_config(), {"model": model, "train": FROZEN | train_keys, "syncl": {"enabled": True}})
+
+
+def _losses(folder):
+    return [{k: v for k, v in row.items() if k.startswith("loss")} for row in read_log(folder)]
+
+
+def test_reading_the_maps_trains_as_making_them_does(tmp_path, monkeypatch):
+    """Losses agree with a run that encodes every image; the frozen weights stay, the others learn."""
+    torch.set_num_threads(1)
+    config = frozen_config(log_every=1)
+    start = build_tracker(config, 5)
+    save_checkpoint(tmp_path / "start.safetensors", start)
+    assert train(config, ToySource(), tmp_path / "kept", start=tmp_path / "start.safetensors")
+    monkeypatch.setattr("syncl_core.training.run.EncodedFrames", lambda *_: lambda clip: None)
+    assert train(config, ToySource(), tmp_path / "made", start=tmp_path / "start.safetensors")
+    for kept, made in zip(_losses(tmp_path / "kept"), _losses(tmp_path / "made"), strict=True):
+        assert kept == pytest.approx(made, rel=1e-3)
+    trained = load_checkpoint(tmp_path / "kept" / "last.safetensors").state_dict()
+    for name, value in start.state_dict().items():
+        frozen = name.startswith(start.ENCODER)
+        assert torch.equal(trained[name], value) == frozen or name.endswith("bn.num_batches_tracked"), name
+
+
+@torch.no_grad()
+def test_what_is_read_is_what_the_tracker_sees_in_any_batch(tmp_path):
+    config = frozen_config()
+    tracker = build_tracker(config, 1).eval()
+    dataset = ClipDataset(ToySource(), config, augment=False)
+    clips = [dataset[i] for i in range(3)]
+    encoded = EncodedFrames(tmp_path, tracker, "toy", len(dataset))
+    first = encoded(collate(clips[:1]))
+    together = collate(clips)
+    for _ in range(2):  # made and read
+        for frame, pyramid in zip(together.frames, encoded(together), strict=True):
+            seen = tracker.encode(frame)
+            assert pyramid.image_size == seen.image_size
+            for name in ("levels", "sights", "votes"):
+                for ours, theirs in zip(getattr(pyramid, name), getattr(seen, name), strict=True):
+                    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(first[0].levels[0], encoded(together)[0].levels[0][:1], atol=0, rtol=0)
+
+
+def test_files_are_shared_by_who_sees_the_same(tmp_path, monkeypatch):
+    """Another process with the same weights and data reads; other weights or other data get a file of their own."""
+    config = frozen_config()
+    tracker = build_tracker(config, 1).eval()
+    dataset = ClipDataset(ToySource(), config, augment=False)
+    clip = collate([dataset[0]])
+    EncodedFrames(tmp_path, tracker, "toy", len(dataset))(clip)
+    assert len(list(tmp_path.glob("*.f32"))) == 1
+    again = build_tracker(config, 1).eval()
+    with monkeypatch.context() as patch:
+        made = []
+        encode = again.encode
+        patch.setattr(again, "encode", lambda frame: made.append(1) or encode(frame))
+        EncodedFrames(tmp_path, again, "toy", len(dataset))(clip)
+        assert len(made) <= 1, "at most once, to know the maps' shapes"
+    EncodedFrames(tmp_path, again, "other", len(dataset))(clip)
+    EncodedFrames(tmp_path, build_tracker(config, 2).eval(), "toy", len(dataset))(clip)
+    assert len(list(tmp_path.glob("*.f32"))) == 3
+
+
+def test_clips_say_which_key_frames_they_are():
+    config = frozen_config(clip_length=2)
+    dataset = ClipDataset(ToySource(), config, augment=False)
+    clip = collate([dataset[i] for i in range(len(dataset))])
+    assert np.shape(clip.numbers) == (8, 2)
+    for name, (first, last) in zip(clip.names, clip.numbers, strict=True):
+        scene, rows = name.split(" key frames ")
+        start = 4 * ToySource().scene_names.index(scene)
+        assert [first - start, last - start] == [int(row) for row in rows.split(" to ")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("grid_mask", 0.5), ("flip", 0.5), ("resize", [0.9, 1.1]), ("batch_norm", "trained"), ("dense_weight", 1.0)],
+)
+def test_what_cannot_be_kept_is_refused(key, value):
+    with pytest.raises(InputError, match=rf"^train.{key}: .*train.freeze_encoder"):
+        frozen_config(**{key: value})
+
+
+def test_only_mutr3d_keeps_maps():
+    with pytest.raises(InputError, match="^train.freeze_encoder: only mutr3d with detr3d can, got pf_track with petr"):
+        with_values(toy_config(), {"train": FROZEN})
+    assert dataclasses.replace(frozen_config().train).freeze_encoder
