@@ -121,6 +121,19 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
     return (load_checkpoint(weights, given) if weights else build_tracker(given, seed)).to(device)
 
 
+def tracker_config(config: str | Path = "", checkpoint: str | Path = "") -> SynclConfig:
+    """The configuration of that tracker, without a network. Raises InputError naming the culprit."""
+    if config:
+        return load_config(config)
+    weights = chosen_weights(config, checkpoint)
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such checkpoint")
+    try:
+        return _read(weights).config
+    except InputError as error:
+        raise InputError(f"{weights}: {error}") from None
+
+
 def chosen_weights(config: str | Path, checkpoint: str | Path) -> Path | None:
     """The weights that two file names mean, "" = not given: the checkpoint. Given neither, those of the package.
 

@@ -26,9 +26,18 @@ SETTLE_SECONDS = 1.5  # before measuring
 
 
 def measure(
-    seconds: float, rate_hz: float, width: int, height: int, domain: int, folder: Path, transport: str = "compressed"
+    seconds: float,
+    rate_hz: float,
+    width: int,
+    height: int,
+    domain: int,
+    folder: Path,
+    transport: str = "compressed",
+    stop: threading.Event | None = None,
 ) -> dict[str, float]:
-    """Figures of one run. Needs an initialised rclpy on the same DDS domain."""
+    """Figures of one run. Needs an initialised rclpy on the same DDS domain. Setting `stop` ends it with
+    KeyboardInterrupt: a part of it tells nothing."""
+    stop = stop or threading.Event()
     arrived: list[int] = []
     listener = Listener("bench_listener", lambda t_ns, _: arrived.append(t_ns))
     publisher = Node("bench_rig")
@@ -41,14 +50,15 @@ def measure(
         ) as tracker,
         spinning(listener),
     ):
-        wait_until(lambda: listener.ready, tracker, log, 60.0)
+        wait_until(lambda: listener.ready, tracker, log, 60.0, stop)
         rig.start()
         try:
-            wait_until(lambda: arrived, tracker, log, 20.0)
-            time.sleep(SETTLE_SECONDS)
+            wait_until(lambda: arrived, tracker, log, 20.0, stop)
+            stop.wait(SETTLE_SECONDS)
             begin = (time.monotonic(), resources.cpu_seconds(tracker.pid), len(arrived), rig.sweeps)
             marks = {name: len(values) for name, values in listener.latencies.items()}
-            time.sleep(seconds)
+            if stop.wait(seconds):
+                raise KeyboardInterrupt
             end = (time.monotonic(), resources.cpu_seconds(tracker.pid), len(arrived), rig.sweeps)
             memory_mb = resources.memory_mb(tracker.pid)
         finally:
@@ -110,7 +120,7 @@ def _run(args: argparse.Namespace, stop: threading.Event) -> None:
         )
     width, height = map(int, size.groups())
     with log_folder("bench_node") as folder:
-        figures = measure(args.seconds, args.rate, width, height, args.domain, folder, args.transport)
+        figures = measure(args.seconds, args.rate, width, height, args.domain, folder, args.transport, stop)
     print(report(figures, width, height, args.rate, args.transport))
 
 

@@ -8,21 +8,22 @@ import argparse
 import threading
 import time
 
+import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
-from syncl_core.config import SynclConfig, load_config
+from syncl_core.checkpoint import tracker_config
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
 from syncl_ros import conversions, encodings, process
 from syncl_ros.calibration import load_calibration
 from syncl_ros.declare import Parameters
-from syncl_ros.qos import why_silent
-from syncl_ros.sources import camera_input, image_qos
+from syncl_ros.qos import explain_missing_pose, image_qos, odometry_qos, transform_qos, why_silent
+from syncl_ros.sources import camera_input, check_odometry
 from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
 
 
@@ -33,18 +34,19 @@ class Ears(Node):
         super().__init__("doctor")
         parameters = Parameters(self)
         self.params = parameters.node
-        config = load_config(self.params.config) if self.params.config else SynclConfig()
+        given = self.params
+        # The node's own: a checkpoint brings its cameras and times along.
+        config = tracker_config(given.config, given.checkpoint)
         self.config, self.camera_params = parameters.configure(config)
         self.heard = Heard({camera: CameraHeard() for camera in self.config.rig.cameras})
         if self.params.calibration_source == "file":
             self._read_calibration()
         for camera in self.heard.cameras:
             self._listen_to(camera)
-        deep = conversions.reliable(conversions.DEEP)
-        self.create_subscription(TFMessage, "/tf", lambda m: self._transforms(m, False), deep)
+        self.create_subscription(TFMessage, "/tf", lambda m: self._transforms(m, False), transform_qos(given))
         self.create_subscription(TFMessage, "/tf_static", lambda m: self._transforms(m, True), conversions.latched(100))
-        if self.params.ego_source == "odometry":
-            self.create_subscription(Odometry, self.params.odometry_topic, self._odometry, deep)
+        if given.ego_source == "odometry":
+            self.create_subscription(Odometry, given.odometry_topic, self._odometry, odometry_qos(given))
 
     def _listen_to(self, camera: str) -> None:
         plan, qos = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
@@ -55,7 +57,7 @@ class Ears(Node):
             )
 
     def ask_the_graph(self) -> None:
-        """Why silent cameras are silent."""
+        """Why silent cameras are silent, and where the vehicle's pose may be."""
         for camera, heard in self.heard.cameras.items():
             if not heard.stamps_ns:
                 plan, asked = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
@@ -63,6 +65,7 @@ class Ears(Node):
                 kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
                 parameter = f"image_topic or cameras.{frame_of(camera)}.image_topic"
                 heard.silence = why_silent(plan.image_topic, kind, asked, publishers, parameter)
+        self.heard.no_pose = explain_missing_pose(self, self.params)
 
     def _image(self, camera: str, message) -> None:
         heard, t_ns = self.heard.cameras[camera], messages.stamp_ns(message)
@@ -84,22 +87,31 @@ class Ears(Node):
             heard.model, heard.model_problem = None, str(error)
 
     def _transforms(self, message: TFMessage, static: bool) -> None:
-        try:
-            for parent, child, t_ns, matrix in messages.transforms_from(message):
-                self.heard.tree.insert(parent, child, t_ns, matrix, static)
-                if child == self.params.base_frame and not static:
-                    self.heard.pose_ns.append(t_ns)
-        except (InputError, ValueError) as error:
-            self.heard.problems.append(str(error))
+        base = self.params.base_frame if self.params.ego_source == "odometry" else None
+        for parent, child, t_ns, matrix in messages.transforms_from(message, lambda e: self._complain(str(e))):
+            if child != base:
+                self._insert(parent, child, t_ns, matrix, static)
 
     def _odometry(self, message: Odometry) -> None:
-        t_ns = messages.stamp_ns(message)
         try:
+            check_odometry(message, self.params)
             pose = messages.pose_from(message)
-            self.heard.tree.insert(self.params.fixed_frame, self.params.base_frame, t_ns, pose, False)
-        except (InputError, ValueError) as error:
-            self.heard.problems.append(str(error))
-        self.heard.pose_ns.append(t_ns)
+        except InputError as error:
+            self._complain(f"{self.params.odometry_topic}: {error}")
+            return
+        self._insert(self.params.fixed_frame, self.params.base_frame, messages.stamp_ns(message), pose, False)
+
+    def _insert(self, parent: str, child: str, t_ns: int, matrix: np.ndarray, static: bool) -> None:
+        try:
+            self.heard.tree.insert(parent, child, t_ns, matrix, static)
+        except ValueError as error:
+            self._complain(str(error))
+            return
+        if not static:
+            self.heard.moving_ns.setdefault(child, []).append(t_ns)
+
+    def _complain(self, problem: str) -> None:
+        self.heard.problems.add(problem)
 
     def _read_calibration(self) -> None:
         calibration = load_calibration(self.params.calibration_file, self.config.rig.cameras)

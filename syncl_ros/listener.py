@@ -105,10 +105,19 @@ def tracker_process(
             process.wait()
 
 
-def wait_until(what: Callable[[], object], process: subprocess.Popen, log: Path, timeout_s: float) -> None:
-    """Raises InputError with the process's last words if it ends, or if `what()` stays false."""
+def wait_until(
+    what: Callable[[], object],
+    process: subprocess.Popen,
+    log: Path,
+    timeout_s: float,
+    stop: threading.Event | None = None,
+) -> None:
+    """Raises InputError with the process's last words if it ends, or if `what()` stays false; KeyboardInterrupt if
+    `stop` is set before."""
     give_up = time.monotonic() + timeout_s
     while not what():
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
         if process.poll() is not None or time.monotonic() > give_up:
             lines = log.read_text(errors="replace").splitlines() or ["it said nothing"]
             raise InputError(f"the tracker did not get there: {lines[-1]} (see {log})")

@@ -21,6 +21,7 @@ from syncl_ros.diagnostics import Rates
 from syncl_ros.engine import Engine, Job
 from syncl_ros.health import Status
 from syncl_ros.params import CameraParams, Live, LiveParams, NodeParams
+from syncl_ros.qos import explain_missing_pose
 from syncl_ros.sources import Sources
 from syncl_ros.worker import Worker
 
@@ -102,7 +103,7 @@ class Pipeline:
                 problems,
                 fresh,
                 limits,
-                self._sources.why_no_pose,
+                lambda: explain_missing_pose(self._node, self._params),
             ),
         ]
 

@@ -1,9 +1,13 @@
-"""Quality of service that does not fit is silent in DDS: what is asked, what is offered, what to change."""
+"""Quality of service: what the node asks for, and what to change where a publisher does not fit: DDS says nothing."""
 
 from collections.abc import Sequence
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from syncl_ros import conversions
+from syncl_ros.params import NodeParams
 
 _RELIABILITY = {ReliabilityPolicy.BEST_EFFORT: "best effort", ReliabilityPolicy.RELIABLE: "reliable"}
 _DURABILITY = {DurabilityPolicy.VOLATILE: "volatile", DurabilityPolicy.TRANSIENT_LOCAL: "transient local"}
@@ -48,3 +52,30 @@ def why_no_pose(topic: str, asked: QoSProfile, publishers: Sequence[TopicEndpoin
     if "" not in reasons:
         return f"{topic} has an incompatible QoS ({'; '.join(sorted(reasons))}): change the publisher"
     return f"{topic} does not tell {wanted}: check ego_motion.source, fixed_frame and base_frame"
+
+
+def image_qos(params: NodeParams) -> QoSProfile:
+    """What the node asks of image and calibration topics. In a replay no message may push another one out."""
+    reliable = params.image_qos == "reliable"
+    qos = conversions.reliable(5) if reliable else conversions.sensor_data(5)
+    if params.queue == "all":
+        qos.history = HistoryPolicy.KEEP_ALL
+    return qos
+
+
+def transform_qos(params: NodeParams) -> QoSProfile:
+    """What the node asks of /tf: as tf2 does, and in a replay that nothing is lost."""
+    return conversions.lossless() if params.queue == "all" else conversions.reliable(conversions.DEEP)
+
+
+def odometry_qos(params: NodeParams) -> QoSProfile:
+    """What the node asks of odometry: live, every publisher fits."""
+    return conversions.lossless() if params.queue == "all" else conversions.sensor_data(conversions.DEEP)
+
+
+def explain_missing_pose(node: Node, params: NodeParams) -> str:
+    """Why the vehicle's pose does not come, and what to change. Asks the ROS graph."""
+    odometry = params.ego_source == "odometry"
+    topic, qos = (params.odometry_topic, odometry_qos(params)) if odometry else ("/tf", transform_qos(params))
+    publishers = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    return why_no_pose(topic, qos, publishers, f"{params.fixed_frame} -> {params.base_frame}")

@@ -121,17 +121,17 @@ def run(seconds: float, seed: int, config: str, domain: int, folder: Path, stop:
     parameters = {**given, "config": config} if config else given
     reset = listener.create_client(Trigger, "/tracker/reset")
     with tracker_process(*module, parameters, domain, log) as tracker, spinning(listener):
-        wait_until(lambda: listener.ready, tracker, log, 120.0)
+        wait_until(lambda: listener.ready, tracker, log, 120.0, stop)
         rig.start()
         try:
-            wait_until(lambda: tally.arrays, tracker, log, 20.0)
+            wait_until(lambda: tally.arrays, tracker, log, 20.0, stop)
             faults = Faults(rig, lambda: reset.call_async(Trigger.Request()), tracker.pid)
             course = _drive(seconds, seed, faults, tracker, listener, stop)
             time.sleep(PERIOD_SECONDS)  # what was sent last comes out
         finally:
             rig.stop()
             publisher.destroy_node()
-        if tracker.poll() is not None:
+        if tracker.poll() is not None and not stop.is_set():  # Ctrl-C reaches it, too
             raise InputError(f"the tracker ended by itself, see {log}")
         return Outcome(
             seconds=seconds,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, qos_policy_name_from_kind
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
@@ -22,7 +22,7 @@ from syncl_ros import conversions, encodings
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
-from syncl_ros.qos import why_no_pose, why_silent
+from syncl_ros.qos import image_qos, odometry_qos, transform_qos, why_silent
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -95,18 +95,6 @@ class Sources:
             parameter = f"camera_info_topic or {prefix}.camera_info_topic"
         publishers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(topic))
         return why_silent(topic, _TYPE_NAMES[kind], image_qos(self.params), publishers, parameter)
-
-    def why_no_pose(self) -> str:
-        """Why the vehicle's pose does not come, and what to change. Asks the ROS graph."""
-        params = self.params
-        odometry = params.ego_source == "odometry"
-        topic, qos = (params.odometry_topic, odometry_qos(params)) if odometry else ("/tf", transform_qos(params))
-        return why_no_pose(
-            topic,
-            qos,
-            self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(topic)),
-            f"{params.fixed_frame} -> {params.base_frame}",
-        )
 
     def _subscribe_camera(self, camera: str) -> None:
         seen = self.cameras[camera] = camera_input(camera, self.params, self.camera_params)
@@ -205,13 +193,7 @@ class Sources:
                 self.pose_s = time.monotonic()
 
     def _store_odometry(self, message: Odometry) -> None:
-        fixed, base = self.params.fixed_frame, self.params.base_frame
-        said = messages.odometry_frames(message)
-        if not {said[0]} <= {"", fixed} or not {said[1]} <= {"", base}:
-            raise InputError(
-                f"tells of {said[0]} -> {said[1]}, expected {fixed} -> {base}: set fixed_frame and base_frame, "
-                "or ego_motion.source: tf"
-            )
+        check_odometry(message, self.params)
         self.intake.add_odometry(messages.stamp_ns(message), messages.pose_from(message))
         self.pose_s = time.monotonic()
 
@@ -236,20 +218,11 @@ def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, Ca
     return CameraInput(image_topic=topic, info_topic=info, image_kind=CompressedImage if compressed else Image)
 
 
-def transform_qos(params: NodeParams) -> QoSProfile:
-    """What the node asks of /tf: as tf2 does, and in a replay that nothing is lost."""
-    return conversions.lossless() if params.queue == "all" else conversions.reliable(conversions.DEEP)
-
-
-def odometry_qos(params: NodeParams) -> QoSProfile:
-    """What the node asks of odometry: live, every publisher fits."""
-    return conversions.lossless() if params.queue == "all" else conversions.sensor_data(conversions.DEEP)
-
-
-def image_qos(params: NodeParams) -> QoSProfile:
-    """What the node asks of image and calibration topics. In a replay no message may push another one out."""
-    reliable = params.image_qos == "reliable"
-    qos = conversions.reliable(5) if reliable else conversions.sensor_data(5)
-    if params.queue == "all":
-        qos.history = HistoryPolicy.KEEP_ALL
-    return qos
+def check_odometry(message: Odometry, params: NodeParams) -> None:
+    """Raises InputError if it tells of other frames than the fixed one and the vehicle's; it may leave them open."""
+    said, wanted = messages.odometry_frames(message), (params.fixed_frame, params.base_frame)
+    if any(frame not in ("", expected) for frame, expected in zip(said, wanted, strict=True)):
+        raise InputError(
+            f"tells of {said[0]} -> {said[1]}, expected {wanted[0]} -> {wanted[1]}: set fixed_frame and base_frame, "
+            "or ego_motion.source: tf"
+        )

@@ -32,9 +32,18 @@ class Heard:
     """Everything that came."""
 
     cameras: dict[str, CameraHeard]
-    pose_ns: list[int] = field(default_factory=list)
+    moving_ns: dict[str, list[int]] = field(default_factory=dict)  # stamps of every frame that moves against its parent
     tree: TransformTree = field(default_factory=TransformTree)
-    problems: list[str] = field(default_factory=list)
+    no_pose: str = ""  # why no pose of the vehicle came
+    problems: set[str] = field(default_factory=set)
+
+    def pose_ns(self, fixed_frame: str, base_frame: str) -> list[int] | None:
+        """Stamps of the vehicle's pose: of the rarest transform between the two frames. None = not connected."""
+        path = self.tree.between(fixed_frame, base_frame)
+        if path is None:
+            return None
+        moving = [self.moving_ns.get(frame, []) for frame, moves in path.items() if moves]
+        return min(moving, key=len, default=[])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,8 @@ def examine(
     """What was heard, in words that say what to change. `offsets_s` are the cameras' stamp offsets in use."""
     shifted = {c: [t + round(1e9 * offsets_s[c]) for t in h.stamps_ns] for c, h in heard.cameras.items()}
     anchor = config.sync.anchor or config.rig.cameras[0]
-    report = stream_report({**shifted, POSE: heard.pose_ns}, anchor, config.sync.max_spread)
+    pose_ns = heard.pose_ns(fixed_frame, base_frame)
+    report = stream_report({**shifted, POSE: pose_ns or []}, anchor, config.sync.max_spread)
     findings = [f for c, h in heard.cameras.items() for f in _camera(c, h, report.streams[c])]
     phases = [s.phase_s for name, s in report.streams.items() if name != POSE and s.phase_s is not None]
     if len(phases) > 1:
@@ -67,8 +77,8 @@ def examine(
                     "if its clock is off, or raise sync.max_spread if it fires then",
                 )
             )
-    findings += _poses(heard, report.streams[POSE], config, fixed_frame, base_frame)
-    return findings + [Finding(True, problem) for problem in dict.fromkeys(heard.problems)]
+    findings += _poses(heard, pose_ns, report.streams[POSE], fixed_frame, base_frame)
+    return findings + [Finding(True, problem) for problem in sorted(heard.problems)]
 
 
 def _camera(camera: str, heard: CameraHeard, stream: StreamStatistics) -> list[Finding]:
@@ -90,24 +100,24 @@ def _camera(camera: str, heard: CameraHeard, stream: StreamStatistics) -> list[F
 
 
 def _poses(
-    heard: Heard, stream: StreamStatistics, config: SynclConfig, fixed_frame: str, base_frame: str
+    heard: Heard, pose_ns: list[int] | None, stream: StreamStatistics, fixed_frame: str, base_frame: str
 ) -> list[Finding]:
-    findings = []
-    if not heard.pose_ns:
+    if pose_ns is None:
         known = ", ".join(heard.tree.frames()) or "none"
-        text = (
-            f"no pose {fixed_frame} -> {base_frame}: check ego_motion.source, fixed_frame, base_frame; frames: {known}"
-        )
+        why = heard.no_pose or "check ego_motion.source, fixed_frame, base_frame"
+        return [Finding(True, f"no pose {fixed_frame} -> {base_frame}: {why}; frames: {known}")]
+    if not pose_ns:
+        text = f"{POSE}: nothing between {fixed_frame} and {base_frame} moves: right on a test bench alone"
         return [Finding(True, text)]
-    findings.append(Finding(False, f"{POSE}: {stream.rate_hz:.0f} Hz"))
+    findings = [Finding(False, f"{POSE}: {stream.rate_hz:.0f} Hz")]
     if stream.rate_hz < 10 or stream.longest_gap_s > 0.2:
         text = f"{POSE}: {stream.rate_hz:.0f} Hz with gaps of {stream.longest_gap_s:.2f} s: 20 Hz or more are needed"
         findings.append(Finding(True, text))
     for camera, seen in heard.cameras.items():
         if not seen.stamps_ns:
             continue
-        # An image inside the time of the poses, so that only the tree can be wrong.
-        t_ns = min(max(seen.stamps_ns[len(seen.stamps_ns) // 2], heard.pose_ns[0]), heard.pose_ns[-1])
+        # A late moment for which all poses are remembered, so that only the tree can be wrong.
+        t_ns = max(pose_ns[0], min(max(seen.stamps_ns[-1], pose_ns[-1] - 10**9), pose_ns[-1]))
         try:
             heard.tree.lookup(fixed_frame, seen.frame_id, t_ns)
         except TransformLookupError as error:

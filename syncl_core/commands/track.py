@@ -135,7 +135,7 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     if args.version:
         raise InputError(f"{args.source}: a bag has no versions; --version is for nuScenes roots")
     samples = [sample for scene in offline.bag_samples(args.source).values() for sample in scene]
-    frame_sets = offline.bag_frame_sets(args.source, config, on_problems=_print_problems)
+    frame_sets = offline.bag_frame_sets(args.source, config, on_problems=lambda p: _print_problems(args.source, p))
     return [(Path(args.source).resolve().stem, samples, frame_sets)]
 
 
@@ -154,12 +154,12 @@ def _track(step, tracker, frame_sets, name: str, args: argparse.Namespace) -> li
         for one in offline.track(session.process, frame_sets, source):
             objects.append(one)
             bar.update()
-    _print_problems(session.problems())
+    _print_problems(source, session.problems())
     return objects
 
 
-def _print_problems(problems: dict) -> None:
+def _print_problems(source: str, problems: dict) -> None:
     import sys
 
     for reason, problem in problems.items():
-        print(f"note: {reason} ({problem.count} times), last: {problem.message}", file=sys.stderr)
+        print(f"note: {source}: {reason} ({problem.count} times), last: {problem.message}", file=sys.stderr)

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_tracker import drive, tiny_config, tiny_tracker
 
-from syncl_core.checkpoint import load_checkpoint, load_tracker, save_checkpoint
+from syncl_core.checkpoint import load_checkpoint, load_tracker, save_checkpoint, tracker_config
 from syncl_core.config import TrackConfig
 from syncl_core.errors import InputError
 from syncl_core.tracking.state import init_state
@@ -59,6 +59,15 @@ def test_round_trip(path, tracker):
         assert torch.equal(value, restored.state_dict()[name]), name
     assert torch.equal(_outputs(restored).center, _outputs(tracker).center)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_configuration_is_known_without_the_network(path, tracker, tmp_path):
+    assert tracker_config(checkpoint=path) == tracker.config
+    (tmp_path / "given.yaml").write_text("name: given")
+    assert tracker_config(tmp_path / "given.yaml", path).name == "given"
+    for name in ("none.safetensors", "given.yaml"):
+        with pytest.raises(InputError, match=name):
+            tracker_config(checkpoint=tmp_path / name)
 
 
 def test_shared_head_is_stored_once(path):

@@ -48,7 +48,7 @@ def test_one_camera_with_corrupt_images_is_masked_where_the_rig_allows_it(bag, t
     config.write_text(CONFIG + "sync: {min_cameras: 5}\n")
     assert main(["track", str(broken), "-c", str(config), "-o", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "note: rejected_image" in said and "CAM_FRONT at" in said and "corrupt JPEG" in said
+    assert f"note: {broken}: rejected_image" in said and "CAM_FRONT at" in said and "corrupt JPEG" in said
     with BagReader(tmp_path / "out" / "broken") as reader:
         object_sets = reader.object_sets("/tracker/tracks")
     assert len(object_sets) > 2 and all(len(objects) for objects in object_sets)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
+from processes import RosProcess, environment
 from rclpy.node import Node
 
 from syncl_core.classes import CAMERAS
@@ -90,3 +91,11 @@ def test_the_load_measurement_counts_sets_and_times(ros, tmp_path, transport):
     complete, oldest = (figures[f"{name}.p50"] for name in ("processing_time/total_ms", "pipeline_latency_ms"))
     assert 0 < complete < oldest  # cameras of a sweep fire 35 ms apart
     assert "of a core" in bench_node.report(figures, 320, 180, 5.0)
+
+
+def test_the_load_measurement_is_a_program(tmp_path):
+    arguments = ("--seconds", 1, "--rate", 5, "--size", "320x180", "--domain", DOMAIN)
+    with RosProcess("bench_node", *arguments, env=environment(tmp_path, DOMAIN), folder=tmp_path) as bench:
+        assert bench.wait(90) == 0, bench.output()
+    table = [line for line in bench.output().splitlines() if line.startswith("| ")]
+    assert len(table) == 8 and "sets published of sweeps sent" in table[2], bench.output()

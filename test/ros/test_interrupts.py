@@ -16,7 +16,7 @@ from syncl_core.errors import InputError
 from syncl_ros.children import folder_taken
 
 
-@pytest.mark.parametrize("module", ["node", "demo", "soak"])
+@pytest.mark.parametrize("module", ["node", "demo", "soak", "bench_node"])
 def test_while_a_program_still_imports_it_ends_in_silence(module, tmp_path, domain):
     """Importing torch and rclpy takes seconds; the first tenths of a second belong to Python itself."""
     env = environment(tmp_path, domain)
@@ -89,3 +89,31 @@ def test_a_demo_that_is_interrupted_leaves_no_tracks(tmp_path):
 
 def _text(path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+def test_an_interrupted_measurement_says_so_instead_of_figures(tmp_path, domain):
+    arguments = ("--seconds", 600, "--size", "64x36", "--domain", domain)
+    with RosProcess("bench_node", *arguments, env=environment(tmp_path, domain), folder=tmp_path) as bench:
+        time.sleep(4.0)
+        bench.interrupt()
+        assert bench.wait(60) in (130, -signal.SIGINT), bench.output()
+    assert "Traceback" not in bench.output() and "| " not in bench.output()
+
+
+def test_interrupted_robustness_tables_are_not_written(tmp_path):
+    root, output = write_tiny_nuscenes(tmp_path / "nuscenes"), tmp_path / "out"
+    config = tmp_path / "tiny.yaml"
+    config.write_text("image: {height: 32, width: 80}\nmodel: {num_layers: 1, num_queries: 8}\ntrack: {slots: 8}\n")
+    periods = [str(0.5 + 0.001 * i) for i in range(1000)]
+    command = [sys.executable, "-m", "syncl_core.cli", "robustness", str(root), "-c", str(config), "-o", str(output)]
+    with open(tmp_path / "said", "w") as said:
+        process = subprocess.Popen(
+            [*command, "--periods", *periods], env=environment(tmp_path, 100), cwd=ROOT, stdout=said, stderr=said
+        )
+        give_up = time.monotonic() + 60
+        while not output.is_dir() and time.monotonic() < give_up and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130, (tmp_path / "said").read_text()
+    assert (tmp_path / "said").read_text() == "syncl: interrupted\n" and not list(output.iterdir())

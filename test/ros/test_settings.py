@@ -21,8 +21,8 @@ from syncl_ros import conversions, encodings, reference
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
-from syncl_ros.qos import mismatch, why_no_pose, why_silent
-from syncl_ros.sources import camera_input, odometry_qos
+from syncl_ros.qos import mismatch, odometry_qos, why_no_pose, why_silent
+from syncl_ros.sources import camera_input
 from syncl_ros.vehicle import load_vehicle
 
 ROOT = Path(__file__).resolve().parents[2]

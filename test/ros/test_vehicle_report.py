@@ -25,8 +25,8 @@ def healthy() -> Heard:
         stamps = [START_NS + k * PERIOD_NS + i * 7_000_000 for k in range(60)]
         heard = CameraHeard(stamps_ns=stamps, age_s=[0.05] * 60, frame_id=camera.lower(), model=MODEL)
         cameras[camera] = dataclasses.replace(heard, model_problem="")
-    heard = Heard(cameras=cameras, pose_ns=[START_NS - 10**8 + k * 20_000_000 for k in range(260)])
-    for t_ns in heard.pose_ns:
+    heard = Heard(cameras=cameras, moving_ns={"base_link": [START_NS - 10**8 + k * 20_000_000 for k in range(260)]})
+    for t_ns in heard.moving_ns["base_link"]:
         heard.tree.insert("odom", "base_link", t_ns, np.eye(4), False)
     for camera in CAMERAS:
         heard.tree.insert("base_link", camera.lower(), 0, np.eye(4), True)
@@ -82,7 +82,20 @@ def test_poses_that_are_missing_rare_or_not_connected_are_named():
     (text,) = complaints(heard)
     assert "no transform odom -> elsewhere" in text and "cameras.cam_back.frame_id" in text
     heard = healthy()
-    heard.pose_ns = heard.pose_ns[::25]
+    heard.moving_ns["base_link"] = heard.moving_ns["base_link"][::25]
     assert ["2 Hz with gaps of 0.50 s" in text for text in complaints(heard)] == [True]
-    heard.pose_ns = []
-    assert ["no pose odom -> base_link" in text for text in complaints(heard)] == [True]
+    heard.tree.forget("base_link")
+    heard.no_pose = "nobody publishes /tf"
+    assert ["no pose odom -> base_link: nobody publishes /tf" in text for text in complaints(heard)] == [True]
+    heard.tree.insert("odom", "base_link", 0, np.eye(4), True)
+    assert ["right on a test bench alone" in text for text in complaints(heard)] == [True]
+
+
+def test_a_vehicle_frame_on_a_footprint_moves_as_that_does():
+    heard = healthy()
+    heard.tree.forget("base_link")
+    heard.moving_ns = {"base_footprint": heard.moving_ns["base_link"], "wheel": [1, 2, 3]}
+    for t_ns in heard.moving_ns["base_footprint"]:
+        heard.tree.insert("odom", "base_footprint", t_ns, np.eye(4), False)
+    heard.tree.insert("base_footprint", "base_link", 0, np.eye(4), True)
+    assert complaints(heard) == []
