@@ -134,6 +134,7 @@ class TrackerNode(LifecycleNode):
         self._engine = engine
 
     def _activate(self) -> None:
+        gc.collect()  # what an earlier pipeline left behind must not be frozen below
         self._pipeline = Pipeline(
             self,
             self._params,
@@ -184,13 +185,11 @@ class TrackerNode(LifecycleNode):
             response.success, response.message = False, "not configured: there are no tracks"
         else:
             try:
-                session = self._engine.reset("service")
+                session, response.success = self._engine.reset("service"), True
+                response.message = f"reset: session {session} begins (service)" if session else "nothing to reset yet"
             except DeviceError as error:
                 self._stop_inference(error)
                 response.success, response.message = False, str(error)
-                return response
-            response.success = True
-            response.message = f"reset: session {session} begins (service)" if session else "nothing to reset yet"
         return response
 
     def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

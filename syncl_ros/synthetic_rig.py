@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
 
 from syncl_core import geometry
 from syncl_core.classes import CAMERAS
@@ -58,25 +60,39 @@ class SyntheticRig:
         self._compressed = image.encoding == "jpeg"
         self._period_s = 1.0 / rate_hz
         self._topics = Topics()
-        self._advertise(node)
+        self._node = node
+        self._advertise()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rig", daemon=True)
 
-    def _advertise(self, node: Node) -> None:
-        def advertise(type_name: str, topic: str, qos):
-            return node.create_publisher(conversions.message_class(type_name), topic, qos)
-
-        sensor, topics = conversions.sensor_data(5), self._topics
-        kind = messages.COMPRESSED_IMAGE if self._compressed else messages.IMAGE
-        topic_of = topics.compressed_of if self._compressed else topics.image_of
-        self._images = {c: advertise(kind, topic_of(c), sensor) for c in self._cameras}
-        self._infos = {c: advertise(messages.CAMERA_INFO, topics.camera_info_of(c), sensor) for c in self._cameras}
-        self._tf = advertise(messages.TF, topics.tf, conversions.reliable(100))
-        self._static = advertise(messages.TF, topics.tf_static, conversions.latched())
+    def _advertise(self) -> None:
+        self._images: dict[str, Publisher] = {}
+        self._infos: dict[str, Publisher] = {}
+        for camera in self._cameras:
+            self.start_publishers(camera)
+        topics = self._topics
+        self._tf = self._publisher(messages.TF, topics.tf, conversions.reliable(100))
+        self._static = self._publisher(messages.TF, topics.tf_static, conversions.latched())
         make = conversions.make
         mounts = [(frame_of(c), base_from_cam(i, len(self._cameras))) for i, c in enumerate(self._cameras)]
         static = [messages.transform_stamped(make, 0, "base_link", child, pose) for child, pose in mounts]
         self._static.publish(messages.tf_message(make, static))
+
+    def _publisher(self, type_name: str, topic: str, qos: QoSProfile) -> Publisher:
+        return self._node.create_publisher(conversions.message_class(type_name), topic, qos)
+
+    def start_publishers(self, camera: str) -> None:
+        """Of one camera; it has some already unless they were ended."""
+        qos, topics = conversions.sensor_data(5), self._topics
+        kind = messages.COMPRESSED_IMAGE if self._compressed else messages.IMAGE
+        topic = (topics.compressed_of if self._compressed else topics.image_of)(camera)
+        self._images[camera] = self._publisher(kind, topic, qos)
+        self._infos[camera] = self._publisher(messages.CAMERA_INFO, topics.camera_info_of(camera), qos)
+
+    def end_publishers(self, camera: str) -> None:
+        """As if the process of that camera had ended. It must be silent."""
+        for publishers in (self._images, self._infos):
+            self._node.destroy_publisher(publishers.pop(camera))
 
     def start(self) -> None:
         self._thread.start()
@@ -125,6 +141,8 @@ class SyntheticRig:
         return camera, build(conversions.make, t_ns, frame_of(camera), image), t_ns
 
     def _send(self, send_s: float, sweep: int, camera: str, message, t_ns: int) -> None:
+        if camera not in self._images:
+            return
         if self._on_sent is not None:
             self._on_sent(sweep, t_ns, send_s, time.monotonic())
         info = messages.camera_info(conversions.make, t_ns, frame_of(camera), self.info[camera])

@@ -1,6 +1,7 @@
-"""A device that fails, an optional package in front, a replay that must not go on: the node in this process."""
+"""A device that fails, an optional package in front, predictions between sets: the node in this process."""
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -10,9 +11,12 @@ import pytest
 pytest.importorskip("rclpy")
 
 import live_node
+import numpy as np
 import rclpy
+import torch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from std_srvs.srv import Trigger
 from test_settings import stand_in
 
 from syncl_core.errors import DeviceError, InputError
@@ -107,7 +111,7 @@ def test_a_replay_ends_with_the_error_instead():
         watcher.wait_for_tracks(1)
         node.check()
         tracker.error = RuntimeError("CUDA error: gone")
-        watcher.wait(lambda: watcher.ready is False)
+        watcher.wait(lambda: watcher.ready is False and node.failure is not None)
         with pytest.raises(DeviceError, match="gone"):
             node.check()
 
@@ -166,3 +170,45 @@ def test_message_filters_in_front_of_the_intake(monkeypatch):
         time.sleep(0.1)
         newest = {max(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in s) for s in sets}
         assert {objects.t_ns for objects in watcher.tracks} <= newest
+
+
+class MovingTracker(StillTracker):
+    """All objects drive on."""
+
+    def step(self, state, frame):
+        state, tracks = super().step(state, frame)
+        return state, dataclasses.replace(tracks, velocity=torch.ones_like(tracks.velocity))
+
+
+def test_between_sets_predictions_fill_in_the_rate_that_was_asked_for():
+    tracker = MovingTracker(load_still_tracker("", "", 0, "cpu").config)
+    with running(lambda *_: tracker, "sync.process_period:=0.5") as (_, watcher):
+        steps_s = np.diff([objects.t_ns for objects in watcher.wait_for_tracks(4)]) * 1e-9
+        assert min(steps_s) > 0.4  # none was asked for
+        assert watcher.set_parameter("publish_rate", 20.0)[0]
+        object_sets = watcher.wait_for_tracks(30)
+        state = watcher.values("tracker")["state"]
+    steps_s = np.diff([objects.t_ns for objects in object_sets]) * 1e-9
+    assert min(steps_s) > -0.05 and np.median(steps_s) < 0.3
+    assert state == "confirmed"  # nothing was missed
+    moved = 0
+    for before, after in zip(object_sets, object_sets[1:], strict=False):
+        if before.ids == after.ids and after.t_ns > before.t_ns:
+            assert (before.scores == after.scores).all()
+            moved += not np.array_equal(before.centers, after.centers)
+    assert moved > 5
+
+
+def test_a_reset_on_a_broken_device_is_refused_and_makes_the_node_inactive(monkeypatch):
+    tracker, load = fragile()
+    with running(load) as (node, watcher):
+        watcher.wait_for_tracks(1)
+
+        def broken(*_):
+            raise RuntimeError("CUDA error: gone")
+
+        monkeypatch.setattr(node._engine._session, "_init_state", broken)
+        answer = watcher.call(Trigger, "reset", Trigger.Request())
+        assert not answer.success and "gone" in answer.message
+        assert watcher.state() == "inactive"
+        watcher.wait(lambda: "inactive: device" in watcher.statuses["lifecycle"].message)
