@@ -7,7 +7,8 @@ Not thread-safe.
 """
 
 import bisect
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -191,9 +192,16 @@ class TransformTree:
 
 
 def _check_rigid(matrix: np.ndarray, edge: str) -> None:
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+    """In plain floats: /tf may carry a thousand transforms a second, and numpy takes ten times as long for so few."""
+    if matrix.shape != (4, 4) or not all(map(math.isfinite, values := matrix.ravel().tolist())):
         raise ValueError(f"{edge}: not a finite 4x4 transform")
-    rotation = matrix[:3, :3]
-    orthonormal = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-5) and np.linalg.det(rotation) > 0
-    if not orthonormal or (matrix[3] != (0, 0, 0, 1)).any():
+    x, y, z, last = values[0:3], values[4:7], values[8:11], values[12:16]
+    units = all(abs(_dot(row, row) - 1.0) <= 2e-5 for row in (x, y, z))
+    orthogonal = all(abs(_dot(*pair)) <= 1e-5 for pair in ((x, y), (y, z), (z, x)))
+    cross = (x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0])
+    if not (units and orthogonal and _dot(cross, z) > 0) or last != [0.0, 0.0, 0.0, 1.0]:
         raise ValueError(f"{edge}: not a rigid transform")
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

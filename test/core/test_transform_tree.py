@@ -136,6 +136,8 @@ def test_memory_is_bounded_and_old_samples_are_forgotten():
         (np.eye(3), "not a finite"),
         (np.diag([2.0, 1, 1, 1]), "not a rigid"),
         (np.diag([-1.0, 1, 1, 1]), "not a rigid"),
+        (np.eye(4) + 1e-3 * np.eye(4)[[1, 0, 2, 3]], "not a rigid"),
+        (np.eye(4) + 1e-3 * np.eye(4)[[3, 1, 2, 0]] * [[0], [0], [0], [1]], "not a rigid"),
     ],
 )
 def test_bad_matrix_is_refused_and_changes_nothing(matrix, why):
@@ -171,3 +173,14 @@ def test_clear_keeps_static_and_what_is_not_newer():
     tree.clear()
     assert tree.newest_ns("odom") is None
     assert tree.lookup("base", "cam", 77)[0, 3] == 1
+
+
+def test_the_way_between_two_frames_and_what_moves_on_it():
+    tree = TransformTree()
+    assert tree.between("odom", "base") is None and tree.between("odom", "odom") == {}
+    tree.insert("footprint", "base", 0, np.eye(4), static=True)
+    assert tree.between("odom", "base") is None
+    tree.insert("odom", "footprint", SECOND, np.eye(4))
+    tree.insert("base", "camera", 0, np.eye(4), static=True)
+    assert tree.between("odom", "base") == {"base": False, "footprint": True} == tree.between("base", "odom")
+    assert tree.between("odom", "footprint") == {"footprint": True}
