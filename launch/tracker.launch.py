@@ -50,14 +50,16 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def middleware_environment() -> list[SetEnvironmentVariable]:
-    """Whole images in shared memory (Fast DDS 2 and 3 read different names); sleeping instead of spinning threads."""
-    profiles = os.path.join(CONFIG, "fastdds_large_images.xml")
-    defaults = {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": profiles,
-        "FASTDDS_DEFAULT_PROFILES_FILE": profiles,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    return [SetEnvironmentVariable(name, os.environ.get(name, value)) for name, value in defaults.items()]
+    """Whole images in shared memory (Fast DDS 2 and 3 read different names); sleeping instead of spinning threads.
+
+    What the user has set stays, and a profile under one of the names is not replaced through the other.
+    """
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    given = any(name in os.environ for name in names)
+    values = {} if given else dict.fromkeys(names, os.path.join(CONFIG, "fastdds_large_images.xml"))
+    if "OMP_WAIT_POLICY" not in os.environ:
+        values["OMP_WAIT_POLICY"] = "PASSIVE"
+    return [SetEnvironmentVariable(name, value) for name, value in values.items()]
 
 
 def rviz() -> Node:

@@ -59,7 +59,8 @@ class Record:
     processed_s: float = 0.0  # steady time at which the last processed set was published
     closed_s: float = 0.0  # steady time at which the last processed set was complete
     delayed_since_s: float | None = None  # steady time of the first of the sets that are late in a row
-    last_t_ns: int | None = None
+    last_t_ns: int | None = None  # of the last processed set
+    told_ns: int | None = None  # stamp of the last message, predictions included
     resets: dict[str, int] = field(default_factory=dict)  # by reason
     milliseconds: dict[str, float] = field(default_factory=dict)  # of the last set, by stage
     rejected: dict[str, str] = field(default_factory=dict)  # cameras whose image was unusable in the last set
@@ -155,10 +156,13 @@ class Engine:
             return None
 
     def _predict(self, job: Job, live: Live, place: Place) -> None:
+        if self.record.told_ns is not None and job.t_ns <= self.record.told_ns:
+            return  # a later moment has been told already
         objects = self._session.coast(job.t_ns) if self._coasting or job.between else None
         placed = None if objects is None else self._placed(objects, place)
         if placed is None:
             return
+        self.record.told_ns = job.t_ns
         if job.between:  # with the scores of the set: nothing was missed, and no track may flicker at a threshold
             objects, placed = (dataclasses.replace(one, scores=self._scores) for one in (objects, placed))
             self._outputs.publish(objects, placed, live)
@@ -191,7 +195,7 @@ class Engine:
         cameras = zip(self.config.rig.cameras, job.frame_set.views, strict=True)
         record.absent = tuple(camera for camera, view in cameras if view is None)
         record.coasting, record.published_s, record.processed_s = False, now_s, now_s
-        record.last_t_ns, record.closed_s = job.t_ns, job.closed_s
+        record.last_t_ns, record.told_ns, record.closed_s = job.t_ns, job.t_ns, job.closed_s
 
 
 def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> float:

@@ -158,6 +158,19 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     assert node.kwargs["parameters"][1] == {"use_sim_time": False} and node.kwargs["remappings"] == []
 
 
+def test_a_middleware_profile_of_the_users_stays(launch_file, monkeypatch):
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "OMP_WAIT_POLICY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    module = launch_file("tracker")
+    actions = {action.args[0]: action.args[1] for action in module.middleware_environment()}
+    profile = "/share/syncl_ros/config/fastdds_large_images.xml"
+    assert actions == dict(zip(names, (profile, profile, "PASSIVE"), strict=True))
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert module.middleware_environment() == []
+
+
 def test_rosbag2_starts_when_the_node_is_active_and_its_end_is_said(launch_file):
     module = launch_file("replay")
     context = arguments_of(module, bag="/bags/a", player="rosbag2", rate="0.5", loop="true", start_offset="3")

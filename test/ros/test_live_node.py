@@ -217,6 +217,7 @@ def test_a_calibration_for_other_images_is_named(watcher, rig):
 
 
 def test_without_any_image_tracks_coast_then_the_node_is_silent_and_comes_back(watcher, rig):
+    known = len(watcher.tracks)
     rig.silent.update(CAMERAS)
     watcher.wait(lambda: watcher.values("tracker").get("state") == "coasting")
     watcher.wait(lambda: all(f"{camera} stale" in watcher.statuses["camera_status"].message for camera in CAMERAS))
@@ -227,6 +228,9 @@ def test_without_any_image_tracks_coast_then_the_node_is_silent_and_comes_back(w
     time.sleep(0.4)
     assert len(watcher.tracks) == count  # silence: nothing was processed
     last = watcher.tracks[-2:]
+    assert (
+        min(np.diff([objects.t_ns for objects in watcher.tracks[known:]])) > 0
+    )  # no prediction is older than the last
     assert np.diff([objects.t_ns for objects in last])[0] > 0 and last[0].ids == last[1].ids
     rig.silent.clear()
     watcher.wait(lambda: healthy(watcher))
