@@ -29,6 +29,7 @@ from syncl_ros.environment import ros_environment
 from syncl_ros.synthetic_rig import SyntheticRig
 
 PERIOD_SECONDS = 0.25
+DOMAIN = 140 + os.getpid() % 40
 
 
 class Watcher(Node):
@@ -168,3 +169,12 @@ def node_process(folder: Path, domain: int, **parameters) -> RosProcess:
 
 def make_rig(node: Node) -> SyntheticRig:
     return SyntheticRig(node, small_drive.jpeg(5), small_drive.MODEL)
+
+
+def sessions(object_sets) -> list[str]:
+    """Sessions in the order of their appearance."""
+    return list(dict.fromkeys(identity.split("-")[0] for objects in object_sets for identity in objects.ids))
+
+
+def healthy(watcher: Watcher) -> bool:
+    return bool(watcher.statuses) and watcher.statuses["camera_status"].message == "ok"
