@@ -58,7 +58,7 @@ class Course:
 
     faults: dict[str, int] = dataclasses.field(default_factory=dict)
     quiet: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # (begin, end), steady
-    masked: int = 0  # sets of quiet time that were processed without a camera
+    masked: list[int] = dataclasses.field(default_factory=list)  # sets without a camera in each of them
     memory_mb: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # (seconds of the run, MB)
 
 
@@ -139,7 +139,7 @@ def run(seconds: float, seed: int, config: str, domain: int, folder: Path, stop:
             arrays=tally.arrays,
             sessions=len(tally.sessions),
             balance=ledger.balance(course.quiet),
-            masked=course.masked,
+            masked=masked(course, ledger),
             reused=tally.reused,
             growth=growth(course.memory_mb, seconds),
             memory_mb=course.memory_mb[-1][1],
@@ -160,7 +160,7 @@ def _drive(
         degraded = listener.count("degraded_sets")
         if stop.wait(max(0.0, end - time.monotonic())) or tracker.poll() is not None:
             return False
-        course.masked += listener.count("degraded_sets") - degraded
+        course.masked.append(listener.count("degraded_sets") - degraded)
         course.quiet.append((begin, time.monotonic()))
         course.memory_mb.append((time.monotonic() - begin_s, resources.memory_mb(tracker.pid)))
         return True
@@ -178,6 +178,12 @@ def _drive(
         quiet(quiet_from_s, begin_s + seconds)
     course.memory_mb = course.memory_mb or [(0.0, 0.0)]
     return course
+
+
+def masked(course: Course, ledger: Ledger) -> int:
+    """Sets of quiet time without a camera; where this machine sent a sweep too late, the node had to do without."""
+    windows = zip(course.quiet, course.masked, strict=True)
+    return sum(count for window, count in windows if not ledger.balance([window]).late_sweeps)
 
 
 def growth(memory_mb: list[tuple[float, float]], seconds: float) -> float:

@@ -129,6 +129,12 @@ def test_another_rhythm_than_trained_is_a_warning():
     assert (tracker.values["session"], tracker.values["tracks"], tracker.values["resets.gap"]) == ("ab", 4, 2)
 
 
+def test_the_memory_of_a_gpu_is_told(monkeypatch):
+    monkeypatch.setattr(health.torch.cuda, "memory_allocated", lambda device: {"cuda:0": 123_400_000}[device])
+    assert health.model_status("tiny", "a", "cuda:0", 0.1, 0.5, Record()).values["gpu_memory_mb"] == 123
+    assert "gpu_memory_mb" not in health.model_status("tiny", "a", "cpu", 0.1, 0.5, Record()).values
+
+
 def test_rates_need_a_whole_window():
     rates = Rates()
     rates.measure({"A": 100}, 10.0)

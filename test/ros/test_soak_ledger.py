@@ -115,6 +115,12 @@ def test_one_lost_set_fails_the_run(changes, passed):
     assert outcome(**changes).report().endswith("passed" if passed else "FAILED")
 
 
+def test_a_set_without_a_camera_counts_where_all_were_sent_in_time():
+    ledger = drive(ALL, late=range(40, 43))
+    course = soak.Course(quiet=[(0.0, 2.0), (2.0, 10.0)], masked=[1, 2])
+    assert soak.masked(course, ledger) == 1
+
+
 def test_growth_is_measured_after_the_warm_up():
     samples = [(float(t), 300.0 + (100.0 if t >= 20 else t)) for t in range(0, 61, 5)]
     assert soak.growth(samples, 60.0) == 0.0
