@@ -45,13 +45,14 @@ class TrainConfig:
     camera_dropout: float = 0.0  # probability that cameras fail for a whole clip ...
     max_dropped_cameras: int = 2  # ... one to so many of them, as likely; one always stays
 
+    engine: str = "ddp"  # of several processes: ddp: each holds the whole model; fsdp: its share of the parameters
     workers: int = 4  # processes that decode clips; 0 = the training process itself
     log_every: int = 10  # iterations between two rows of scalars
     save_every: int = 1000  # iterations between two snapshots; the end and an interruption save, too
     evaluate_every: int = 0  # iterations between two evaluations; 0 = never
 
 
-FREE_TO_CHANGE = ("workers", "log_every", "save_every", "evaluate_every")
+FREE_TO_CHANGE = ("engine", "workers", "log_every", "save_every", "evaluate_every")
 """Keys that a resumed run may change: they do not touch the numbers."""
 
 
@@ -79,6 +80,8 @@ def check_train(config: TrainConfig) -> None:
             raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
     if config.precision not in ("bf16", "fp32"):
         raise InputError(f"train.precision: expected bf16 or fp32, got {config.precision!r}")
+    if config.engine not in ("ddp", "fsdp"):
+        raise InputError(f"train.engine: expected ddp or fsdp, got {config.engine!r}")
     if config.batch_norm not in ("frozen", "trained"):
         raise InputError(f"train.batch_norm: expected frozen or trained, got {config.batch_norm!r}")
     if config.freeze_backbone and config.batch_norm == "trained":

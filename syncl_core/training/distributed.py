@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from syncl_core.errors import InputError
 
@@ -54,10 +56,17 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def distribute(model: nn.Module, workers: Workers) -> nn.Module:
-    """The model as one of several copies whose gradients are averaged; alone, the model itself."""
+def distribute(model: nn.Module, workers: Workers, engine: str = "ddp") -> nn.Module:
+    """The model as one of several whose gradients are averaged; alone, the model itself.
+
+    engine "ddp": every process holds all of it. "fsdp": every process holds its share of each parameter, so of
+    gradients and of the optimiser's state too; `model` itself changes, and is whole only inside its `forward`.
+    """
     if not dist.is_initialized():
         return model
+    if engine == "fsdp":
+        # Trackers are called by `observe` and `commit`, not as modules, so all parameters are gathered at the root.
+        return fully_shard(model, mesh=init_device_mesh(workers.device.type, (workers.size,)))
     devices = [workers.device] if workers.device.type == "cuda" else None
     # Statistics of batch norm stay each process's own; the first process's are saved.
     return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)

@@ -27,6 +27,7 @@ from syncl_core.training.distributed import Workers, any_of, distribute, gather
 from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from syncl_core.training.progress import Progress
+from syncl_core.training.shares import load_whole, load_whole_optimizer, whole, whole_tracker
 from syncl_core.training.start import spread
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
@@ -73,12 +74,14 @@ def train(
     run = make_run(config, folder, workers, len(dataset))
     first, best = _resume(run) if resume else (0, float("-inf"))
     if start and not resume:
-        for line in start_from(start, run.model.tracker):
+        tracker = whole_tracker(run.model.tracker)
+        for line in start_from(start, tracker):
             if workers.leads:
                 print(line)
+        load_whole(run.model.tracker, tracker.state_dict())
     if config.train.freeze_encoder:
-        scenes = " ".join(source.scene_names)
-        run = replace(run, encoded=EncodedFrames(encoded or folder, run.model.tracker, scenes, len(dataset)))
+        tracker, scenes = whole_tracker(run.model.tracker), " ".join(source.scene_names)
+        run = replace(run, encoded=EncodedFrames(encoded or folder, tracker, scenes, len(dataset)))
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
@@ -114,7 +117,7 @@ def make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoc
         folder=folder,
         workers=workers,
         model=model,
-        distributed=distribute(model, workers),
+        distributed=distribute(model, workers, config.train.engine),
         optimizer=make_optimizer(model, config.train),
         iterations=num_iterations(config, clips_per_epoch, workers.size),
     )
@@ -170,7 +173,7 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
         raise InputError(f"{where}: {error}") from None
     run.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
-    norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.max_gradient_norm)
+    norm = whole(nn.utils.clip_grad_norm_(run.model.parameters(), config.max_gradient_norm))
     # Gradients are averaged over processes, so one that is not finite stops all of them here, before any weight is.
     if not torch.isfinite(loss.total.detach() + norm):
         raise InputError(
@@ -193,8 +196,8 @@ def _blanked(clip: Clip, config: SynclConfig, iteration: int) -> Clip:
 def _evaluate(run: Run, evaluate: Evaluate, done: int, best: float, progress: Progress) -> float:
     """Score the weights as they are, and keep them if none were better."""
     random = snapshot.random_state(run.workers.device)
-    run.model.eval()
-    scores = evaluate(run.model.tracker, done)
+    tracker = whole_tracker(run.model.eval().tracker)
+    scores = evaluate(tracker, done)
     set_training(run.model, run.config.train)
     snapshot.set_random_state(random, run.workers.device)
     if not run.workers.leads:
@@ -203,23 +206,24 @@ def _evaluate(run: Run, evaluate: Evaluate, done: int, best: float, progress: Pr
     told = (f"{name} {scores[name]:.3f}" for name in _TOLD if name in scores)
     progress.say(f"iteration {done}: {', '.join(told)}")
     if scores["score"] > best:
-        save_checkpoint(run.folder / BEST, run.model.tracker)
+        save_checkpoint(run.folder / BEST, tracker)
     return max(best, scores["score"])
 
 
 def _save(run: Run, done: int, best: float) -> None:
     ranks = gather(snapshot.random_state(run.workers.device))
+    tracker = whole_tracker(run.model.tracker)
+    states = {"model": whole(run.model.state_dict()), "optimizer": whole(run.optimizer.state_dict())}
     if run.workers.leads:
-        modules = {"model": run.model, "optimizer": run.optimizer}
-        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, modules, ranks, best)
-        save_checkpoint(run.folder / LAST, run.model.tracker)
+        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, states, ranks, best)
+        save_checkpoint(run.folder / LAST, tracker)
 
 
 def _resume(run: Run) -> tuple[int, float]:
     """Take everything from the snapshot; returns the iteration to go on with, and the best score so far."""
     content = snapshot.load_snapshot(run.folder / SNAPSHOT, run.config, run.workers.size)
-    run.model.load_state_dict(content["model"])
-    run.optimizer.load_state_dict(content["optimizer"])
+    load_whole(run.model, content["model"])
+    load_whole_optimizer(run.optimizer, content["optimizer"])
     snapshot.set_random_state(content["ranks"][run.workers.rank], run.workers.device)
     return content["iteration"], content["best"]
 

@@ -18,15 +18,15 @@ from syncl_core.weights import one_line
 FORMAT = "syncl-training-1"
 
 
-def save_snapshot(path: Path, iteration: int, config: SynclConfig, modules: dict, ranks: list[dict], best: float):
-    """`iteration`: the next one. `modules` have a state_dict; `ranks`: `random_state` of every process."""
+def save_snapshot(path: Path, iteration: int, config: SynclConfig, states: dict, ranks: list[dict], best: float):
+    """`iteration`: the next one. `states`: whole state_dicts by name; `ranks`: `random_state` of every process."""
     content = {
         "format": FORMAT,
         "iteration": iteration,
         "config": json.dumps(config_to_dict(config)),
         "best": best,
         "ranks": ranks,
-        **{name: module.state_dict() for name, module in modules.items()},
+        **states,
     }
     with whole_file(path) as partial:
         torch.save(content, partial)

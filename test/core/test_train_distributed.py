@@ -10,19 +10,21 @@ import torch
 from nuscenes_fixture import write_tiny_nuscenes
 from train_fixture import ToySource, toy_config
 
+from syncl_core.checkpoint import load_checkpoint
 from syncl_core.data.clips import ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.losses.criterion import Criterion
 from syncl_core.tracking.build import build_tracker
-from syncl_core.training import distributed
+from syncl_core.training import distributed, run
 from syncl_core.training.clip_model import ClipModel, set_training, total_loss
 from syncl_core.training.progress import read_log
+from syncl_core.training.shares import whole
 
 HELPERS = Path(__file__).parent
 ROOT = HELPERS.parents[1]
 
 
-def gradients(batch_size: int, workers: distributed.Workers) -> dict[str, torch.Tensor]:
+def gradients(batch_size: int, workers: distributed.Workers, engine: str = "ddp") -> dict[str, torch.Tensor]:
     """Of the first iteration, averaged over processes."""
     config = toy_config(batch_size=batch_size)
     torch.manual_seed(0)
@@ -30,11 +32,11 @@ def gradients(batch_size: int, workers: distributed.Workers) -> dict[str, torch.
     with torch.no_grad():  # queries that differ, or all costs would be alike
         model.tracker.query_feat_embedding.weight.uniform_(-1, 1)
     set_training(model, config.train)
-    engine = distributed.distribute(model, workers)
+    distributed_model = distributed.distribute(model, workers, engine)
     sampler = RunSampler(batch_size, 0, 1, workers.rank, workers.size)
     (clip,) = make_loader(ClipDataset(ToySource(), config), sampler, 0, workers.device)
-    total_loss(engine(clip.frames, clip.targets)).total.backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+    total_loss(distributed_model(clip.frames, clip.targets)).total.backward()
+    return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
 
 
 _PROCESS = """
@@ -44,7 +46,7 @@ import torch
 from test_train_distributed import distributed, gradients
 torch.set_num_threads(1)
 workers = distributed.join("cpu")
-torch.save(gradients(1, workers), {folder!r} + f"/rank{{workers.rank}}.pt")
+torch.save(gradients(1, workers, {engine!r}), {folder!r} + f"/rank{{workers.rank}}.pt")
 distributed.leave()
 """
 
@@ -55,9 +57,10 @@ def _torchrun(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path):
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_two_processes_have_the_gradients_of_one(tmp_path, engine):
     script = tmp_path / "process.py"
-    script.write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(tmp_path)))
+    script.write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(tmp_path), engine=engine))
     done = _torchrun(str(script))
     assert done.returncode == 0, done.stderr[-3000:]
     alone = gradients(2, distributed.Workers())
@@ -66,6 +69,73 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     for name, gradient in alone.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-6, rtol=1e-3)
+
+
+_SHARED = """
+import sys
+sys.path[:0] = [{helpers!r}]
+from pathlib import Path
+import torch
+from test_train_distributed import ToySource, distributed, run, toy_config
+torch.set_num_threads(1)
+workers = distributed.join("cpu")
+folder = Path({folder!r})
+
+def go(name, engine="fsdp", iterations=4, evaluate=None, **how):
+    settings = dict(engine=engine, iterations=iterations, save_every=2, evaluate_every=3 if evaluate else 0)
+    assert run.train(toy_config(**settings), ToySource(), folder / name, workers, evaluate=evaluate, **how)
+
+def die(tracker, iteration):
+    raise ZeroDivisionError
+
+go("whole")
+try:
+    go("killed", evaluate=die)
+except ZeroDivisionError:
+    go("killed", resume=True)
+go("ddp", "ddp")
+for engine in ("fsdp", "ddp"):
+    go("second-" + engine, engine, 1, lambda *_: {{"score": 1.0}}, start=folder / "whole" / "last.safetensors")
+distributed.leave()
+"""
+
+
+def test_shares_train_as_copies_do_and_are_saved_whole(tmp_path):
+    """FSDP: the losses and files of DDP; a run that died goes on exactly; weights to start from are shared out."""
+    script = tmp_path / "process.py"
+    script.write_text(_SHARED.format(helpers=str(HELPERS), folder=str(tmp_path)))
+    done = _torchrun(str(script))
+    assert done.returncode == 0, done.stderr[-3000:]
+    curves = {
+        path.parent.name: [row["loss"] for row in read_log(path.parent) if "loss" in row]
+        for path in tmp_path.glob("*/log.jsonl")
+    }
+    assert len(curves["whole"]) == 4 and curves["whole"] == curves["killed"]
+    assert curves["whole"] == pytest.approx(curves["ddp"], rel=1e-3)
+    assert curves["second-fsdp"] == pytest.approx(curves["second-ddp"], rel=1e-3)
+    assert curves["second-fsdp"][0] != pytest.approx(curves["whole"][0], rel=1e-2)
+
+    shares, copies = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "ddp"))
+    _assert_alike(shares["model"], copies["model"])
+    _assert_alike(shares["optimizer"], copies["optimizer"])
+    alone = run.make_run(toy_config(iterations=4), tmp_path, distributed.Workers(), 1)
+    alone.model.load_state_dict(shares["model"])
+    alone.optimizer.load_state_dict(shares["optimizer"])
+    for name in ("whole/last", "second-fsdp/best"):
+        load_checkpoint(tmp_path / f"{name}.safetensors")
+    saved = load_checkpoint(tmp_path / "whole" / "last.safetensors").state_dict()
+    assert all(torch.equal(value, alone.model.tracker.state_dict()[name]) for name, value in saved.items())
+
+
+def _assert_alike(first, second):
+    """The same structure, shapes and kinds; numbers nearly."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            _assert_alike(first[key], second[key])
+    elif isinstance(first, torch.Tensor):
+        torch.testing.assert_close(first, second, atol=1e-3, rtol=1e-2)
 
 
 _CONFIG = """
