@@ -78,10 +78,13 @@ class Outcome:
     dropped: int
 
     @property
+    def told(self) -> bool:
+        """Whether the machine played well enough to tell anything."""
+        return self.balance.due > 0 and self.balance.late_sweeps <= MAX_LATE * self.balance.sweeps
+
+    @property
     def passed(self) -> bool:
-        balance = self.balance
-        told = balance.due > 0 and balance.late_sweeps <= MAX_LATE * balance.sweeps
-        return told and not (balance.lost or self.masked or self.reused) and self.growth <= MAX_GROWTH
+        return self.told and not (self.balance.lost or self.masked or self.reused) and self.growth <= MAX_GROWTH
 
     def report(self) -> str:
         faults = ", ".join(f"{count} {name}" for name, count in sorted(self.faults.items())) or "none"

@@ -36,6 +36,8 @@ def ros(monkeypatch):
 def test_faults_in_a_row_lose_nothing_and_repeat_no_session(ros, tmp_path):
     outcome = soak.run(20.0, 1, "", DOMAIN, tmp_path, threading.Event())
     said = outcome.report()
+    if not outcome.told:
+        pytest.skip(f"this machine is too busy to play six cameras in time: {said}")
     assert outcome.passed, said
     due = outcome.balance.due
     assert sum(outcome.faults.values()) >= 3 and due > 20 and outcome.arrays > due, said
@@ -79,8 +81,10 @@ def test_a_node_that_gets_no_processor_for_a_moment_loses_no_set(ros, tmp_path):
         finally:
             rig.stop()
             publisher.destroy_node()
+        balance = ledger.balance([(begin_s, end_s)])
+        if balance.late_sweeps:
+            pytest.skip(f"this machine is too busy to play six cameras in time: {balance}")
         assert listener.count("degraded_sets") == degraded and listener.count("dropped_sets") == 0, listener.values
-    balance = ledger.balance([(begin_s, end_s)])
     assert balance.lost == 0 and balance.due >= 8, balance
 
 
