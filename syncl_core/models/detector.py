@@ -62,7 +62,7 @@ class Detector(ImageEncoder):
         self.pts_bbox_head = make_head(model, len(config.classes))
         self.reference_points = nn.Embedding(model.num_queries, 3)
         self.query_feat_embedding = nn.Embedding(model.num_queries, dim) if model.framework == "pf_track" else None
-        self.query_embedding = nn.Sequential(nn.Linear(3 * dim // 2, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
+        self.query_embedding = nn.Sequential(nn.Linear(3 * dim // 2, dim), nn.ReLU(), nn.Linear(dim, dim))
         nn.init.uniform_(self.reference_points.weight)
         if self.query_feat_embedding is not None:
             nn.init.zeros_(self.query_feat_embedding.weight)

@@ -162,7 +162,7 @@ class Layer(nn.Module):
 
 def _branch(dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Linear(dim, dim), nn.ReLU(inplace=True)),
-        *(nn.Linear(dim, dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(dim, dim), nn.ReLU()),
+        *(nn.Linear(dim, dim), nn.ReLU()),
         nn.Linear(dim, out_dim),
     )

@@ -45,8 +45,8 @@ class FeatureSampling(nn.Module):
         self.attention_weights = nn.Linear(dim, num_cameras * num_levels)
         self.output_proj = nn.Linear(dim, dim)
         self.position_encoder = nn.Sequential(
-            *(nn.Linear(3, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
-            *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
+            *(nn.Linear(3, dim), nn.LayerNorm(dim), nn.ReLU()),
+            *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU()),
         )
         self.vote_count = VoteCount(dim) if config.detr3d.votes else None
         self.dropout = nn.Dropout(config.dropout)

@@ -198,16 +198,16 @@ def class_branch(dim: int, num_classes: int, prior: float) -> nn.Sequential:
 
 def normed_branch(dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
-        *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU()),
+        *(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU()),
         nn.Linear(dim, out_dim),
     )
 
 
 def _box_branch(dim: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Linear(dim, dim), nn.ReLU(inplace=True)),
-        *(nn.Linear(dim, dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(dim, dim), nn.ReLU()),
+        *(nn.Linear(dim, dim), nn.ReLU()),
         nn.Linear(dim, CODE_SIZE),
     )
 

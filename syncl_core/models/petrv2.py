@@ -58,11 +58,11 @@ class BoxBranch(nn.Module):
         super().__init__()
         # The identities are the released network's dropout of zero; they keep its names.
         self.reg_branch = nn.Sequential(
-            *(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Identity()),
-            *(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Identity()),
+            *(nn.Linear(dim, dim), nn.ReLU(), nn.Identity()),
+            *(nn.Linear(dim, dim), nn.ReLU(), nn.Identity()),
         )
         self.task_heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, size)) for size in _BOX_PARTS
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, size)) for size in _BOX_PARTS
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,7 @@ class SpatioTemporalReasoner(nn.Module):
         self.known_track_cls = copy.deepcopy(self.track_cls) if config.track_class_head else None
         self.track_reg = normed_branch(dim, CODE_SIZE)
         self.future_reg = normed_branch(dim, 3)
-        self.ts_query_embed = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, dim))
+        self.ts_query_embed = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
         self.register_buffer("pc_range", torch.tensor(config.pc_range).view(2, 3), persistent=False)
 
     def recall(

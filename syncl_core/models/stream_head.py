@@ -183,5 +183,5 @@ def _mlp(*sizes: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers = []
     for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -39,12 +39,12 @@ class InstanceContrast(nn.Module):
         super().__init__()
         self.config = config
         self.ffn = nn.Sequential(
-            nn.Linear(embed_dim, config.ffn_dim), nn.ReLU(inplace=True), nn.Linear(config.ffn_dim, embed_dim)
+            nn.Linear(embed_dim, config.ffn_dim), nn.ReLU(), nn.Linear(config.ffn_dim, embed_dim)
         )
         self.norm = nn.LayerNorm(embed_dim)
         hidden = config.mlp_dim
         self.mlp = (
-            nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1))
+            nn.Sequential(nn.Linear(embed_dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
             if hidden
             else nn.Linear(embed_dim, 1)
         )
