@@ -19,7 +19,7 @@ from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS
-from syncl_core.training.comparison import cost, crew
+from syncl_core.training.comparison import conduct, cost, crew, tasks
 from syncl_core.training.comparison.page import direction, sparkline
 from syncl_core.training.comparison.study import Place, Study, choose_rows, load_study, planned, run_of, save_study
 from syncl_core.training.distributed import Workers
@@ -107,6 +107,22 @@ def test_first_weights_and_clips_are_alike_in_all_rows(tmp_path):
         assert tracker.keys() == trackers[0].keys() and clip.names == clips[0].names
         assert all(torch.equal(value, trackers[0][name]) for name, value in tracker.items())
         assert torch.equal(clip.frames[0].images, clips[0].frames[0].images)
+
+
+def test_what_a_frozen_encoder_sees_is_kept_once_for_all_runs(tmp_path, monkeypatch):
+    """In the folder of the comparison, not in that of a run."""
+    asked = []
+    monkeypatch.setattr(tasks, "train", lambda *where, **how: asked.append((where[2], how["encoded"])))
+    monkeypatch.setattr(tasks, "training_source", lambda *_: ToySource())
+    place = Place(data="-")
+    study = Study(
+        **dict(config=toy_config(), rows=choose_rows("4a/5"), seeds=(0, 1), training=place, evaluation=place),
+    )
+    for run in planned(study):
+        assert not conduct._task(tmp_path, run, place, place, study, "").run("cpu")
+    assert len({folder for folder, _ in asked}) == len(asked) > 1 and {shared for _, shared in asked} == {
+        tmp_path / "encoded"
+    }
 
 
 def test_rows_nobody_asked_for_need_not_fit():

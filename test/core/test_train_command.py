@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from nuscenes_fixture import SCENES, write_tiny_nuscenes
+from nuscenes_fixture import SCENES, real_root, write_tiny_nuscenes
 from train_fixture import ToySource, toy_config
 
 from syncl_core.checkpoint import load_checkpoint
@@ -15,6 +15,7 @@ from syncl_core.cli import main
 from syncl_core.config import SynclConfig
 from syncl_core.frames import make_frame
 from syncl_core.tracking.build import build_tracker
+from syncl_core.training.progress import read_log
 
 pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
 pytest.importorskip("motmetrics", reason="motmetrics is not installed")
@@ -60,6 +61,19 @@ def test_a_run_leaves_weights_log_and_scores(root, config, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"syncl: error: {out / 'last.pt'}: ")
     again = ["--ablation", "table6/4", "--set", "train.seed=3", "--resume", "--set", "train.workers=0"]
     assert main(["train", str(config), *data, *again]) == 0
+
+
+@pytest.mark.parametrize("name, split, frames", [("two_frames", "two_frames", 2), ("mini_val", "mini_val", 40)])
+def test_real_tables_and_images_train_and_are_scored(name, split, frames, config, tmp_path):
+    """With SynCL, by the ordinary command. Of mini_val one scene counts, two of whose key frames have images."""
+    out = tmp_path / "run"
+    data = ["--data", str(real_root(f"nuscenes_{name}")), "--split", split, "--eval-split", split, "--device", "cpu"]
+    assert main(["train", str(config), *data, "--set", "syncl.enabled=true", "-o", str(out)]) == 0
+    rows = [row for row in read_log(out) if "loss" in row]
+    assert len(rows) == 2 and all(math.isfinite(row["loss"]) and row["stats/objects"] > 5 for row in rows)
+    assert (
+        (out / "evaluations/iteration-0000002/metrics.txt").read_text().startswith(f"1 scene(s), {frames} key frames")
+    )
 
 
 def test_a_detector_is_scored_by_nds(root, config, tmp_path):

@@ -11,6 +11,7 @@ _HEADERS = {"amota": "AMOTA %", "amotp": "AMOTP m", "recall": "recall %", "ids":
 _IN_PAPER = ("amota", "amotp", "nds", "map")
 _BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _COLUMNS = 24  # of a curve
+_PAPER_CLIPS = 12 * 28_130  # epochs of its second stage, key frames of nuScenes' train split
 
 
 def to_markdown(study: Study, results: dict) -> str:
@@ -65,6 +66,7 @@ def _introduction(study: Study, results: dict) -> list[str]:
         "",
         f"- configuration `{study.config.name}`, {_length(study)} of {train.batch_size} clip(s) of "
         f"{train.clip_length} frames, learning rate {train.learning_rate:g}",
+        *_budget(study, runs),
         f"- seeds {', '.join(map(str, study.seeds))}; a seed decides first weights, order and augmentation in all rows",
         f"- trained on {_place(study.training)}, evaluated on {_place(study.evaluation)}, started from {start}",
         f"- {len(runs)} finished runs on {_unique(runs, 'device')}; version {_unique(runs, 'version')}",
@@ -178,6 +180,17 @@ def _cell(value: dict, name: str, signed: bool = False) -> str:
 
 def _over(value: float, base: float | None) -> str:
     return f"{value / base:.2f}" if base else "-"
+
+
+def _budget(study: Study, runs: Sequence[dict]) -> list[str]:
+    """How much a run sees, against the paper's."""
+    iterations = study.config.train.iterations or max((run["iterations"] for run in runs), default=0)
+    clips = iterations * study.config.train.batch_size
+    if not clips:
+        return []
+    share = clips / _PAPER_CLIPS
+    reduced = ": a reduced budget" if share < 0.9 else ""
+    return [f"- a run sees {clips:,} clips, {100 * share:.2g} % of the paper's {_PAPER_CLIPS:,}{reduced}"]
 
 
 def _length(study: Study) -> str:
