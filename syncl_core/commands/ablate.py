@@ -7,6 +7,7 @@ EXAMPLES = """examples:
   syncl ablate config/ablation_cpu.yaml --init config/ablation_cpu_detector.yaml --train-scenes 60 --jobs 2 -o out/cpu
   syncl ablate CONFIG --init detector.safetensors --tables 4a --seeds 5 -o out/parts      from weights that are there
   syncl ablate CONFIG --tables 4a/4,4a/5 -o out/contrast            two rows; the baseline always comes along
+  syncl ablate CONFIG --init detector.safetensors --tables 4a/5 --eval-scenes 8 --set train.iterations=300 -o out/few
   syncl ablate CONFIG --data /data/nuscenes --init detector.safetensors -o out/nuscenes --set train.epochs=6
   syncl ablate CONFIG --list                                        what would be trained
   syncl ablate --report out/ablation                                the page again, without training

@@ -5,6 +5,7 @@ never quite zero, and SynCL's candidates are not all good. The shares below are 
 """
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -83,8 +84,12 @@ def test_one_clip_is_learned_by_heart(kind, tmp_path, monkeypatch):
     with monkeypatch.context() as faster:
         faster.setattr(SmallBackbone, "forward", _remembering(SmallBackbone.forward))
         assert train(config, source, tmp_path)
-    losses = [row["loss"] for row in read_log(tmp_path)]
+    rows = read_log(tmp_path)
+    losses = [row["loss"] for row in rows]
     assert losses[0] > 40 and losses[-1] < share * losses[0]
+    # The filter grows stricter as costs fall, and keeps no more queries than it may.
+    early, late = (statistics.fmean(row["stats/delta"] for row in part) for part in (rows[:10], rows[-10:]))
+    assert late < 0.5 * early and all(0 <= row["stats/kept"] <= 5 for row in rows)
     tracker = load_checkpoint(tmp_path / "last.safetensors")
     assert tracker.config == config
     _assert_perfect(tracker, source)
