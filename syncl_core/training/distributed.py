@@ -66,7 +66,9 @@ def distribute(model: nn.Module, workers: Workers, engine: str = "ddp") -> nn.Mo
         return model
     if engine == "fsdp":
         # Trackers are called by `observe` and `commit`, not as modules, so all parameters are gathered at the root.
-        return fully_shard(model, mesh=init_device_mesh(workers.device.type, (workers.size,)))
+        mesh = init_device_mesh(workers.device.type, (workers.size,))
+        # Single numbers cannot be shared out; `clip_gradients` averages theirs.
+        return fully_shard(model, mesh=mesh, ignored_params={p for p in model.parameters() if p.ndim == 0})
     devices = [workers.device] if workers.device.type == "cuda" else None
     # Statistics of batch norm stay each process's own; the first process's are saved.
     return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)

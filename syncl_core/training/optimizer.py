@@ -17,6 +17,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups["img_backbone." in name].append(parameter)
+    kinds = len({type(parameter.data) for parameter in model.parameters()})
     return torch.optim.AdamW(
         [
             {"params": parameters, "factor": config.backbone_lr_factor if is_backbone else 1.0}
@@ -25,7 +26,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         ],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
-        fused=next(model.parameters()).is_cuda,
+        # One kernel for all weights, unless they are of two kinds: shares, and what FSDP leaves whole.
+        fused=kinds == 1 and next(model.parameters()).is_cuda,
+        foreach=None if kinds == 1 else False,
     )
 
 

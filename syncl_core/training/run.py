@@ -27,7 +27,7 @@ from syncl_core.training.distributed import Workers, any_of, distribute, gather
 from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from syncl_core.training.progress import Progress
-from syncl_core.training.shares import load_whole, load_whole_optimizer, whole, whole_tracker
+from syncl_core.training.shares import clip_gradients, load_whole, load_whole_optimizer, whole, whole_tracker
 from syncl_core.training.start import spread
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
@@ -173,7 +173,7 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
         raise InputError(f"{where}: {error}") from None
     run.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
-    norm = whole(nn.utils.clip_grad_norm_(run.model.parameters(), config.max_gradient_norm))
+    norm = clip_gradients(run.model.parameters(), config.max_gradient_norm)
     # Gradients are averaged over processes, so one that is not finite stops all of them here, before any weight is.
     if not torch.isfinite(loss.total.detach() + norm):
         raise InputError(

@@ -3,9 +3,11 @@
 For a model that is whole already nothing here does anything.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -35,6 +37,26 @@ def whole_tracker(tracker: Tracker) -> Tracker:
     copy = build_tracker(tracker.config).to(next(tracker.parameters()).device)
     copy.load_state_dict(whole(tracker.state_dict()))
     return copy.eval()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> torch.Tensor:
+    """Scale all gradients down to a norm of `largest`, together; returns their norm before. Every process must call it.
+
+    Where others hold shares, what FSDP left whole is averaged over the processes first.
+    """
+    found = [parameter for parameter in parameters if parameter.grad is not None]
+    shares = [parameter for parameter in found if isinstance(parameter, DTensor)]
+    rest = [parameter for parameter in found if not isinstance(parameter, DTensor)]
+    if shares:
+        for parameter in rest:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
+    kinds = [kind for kind in (shares, rest) if kind]
+    norms = [whole(nn.utils.get_total_norm([parameter.grad for parameter in kind])) for kind in kinds]
+    norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, largest, norm)
+    return norm
 
 
 def load_whole(module: nn.Module, state: dict[str, torch.Tensor]) -> None:

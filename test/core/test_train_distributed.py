@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from nuscenes_fixture import write_tiny_nuscenes
+from test_encoded import frozen_config  # noqa: F401 - for the processes
 from train_fixture import ToySource, toy_config
 
 from syncl_core.checkpoint import load_checkpoint
+from syncl_core.config import with_values  # noqa: F401 - for the processes
 from syncl_core.data.clips import ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.losses.criterion import Criterion
@@ -76,14 +78,15 @@ import sys
 sys.path[:0] = [{helpers!r}]
 from pathlib import Path
 import torch
-from test_train_distributed import ToySource, distributed, run, toy_config
+from test_train_distributed import ToySource, distributed, frozen_config, run, toy_config, with_values
 torch.set_num_threads(1)
 workers = distributed.join("cpu")
 folder = Path({folder!r})
 
-def go(name, engine="fsdp", iterations=4, evaluate=None, **how):
+def go(name, engine="fsdp", iterations=4, evaluate=None, config=toy_config(), **how):
     settings = dict(engine=engine, iterations=iterations, save_every=2, evaluate_every=3 if evaluate else 0)
-    assert run.train(toy_config(**settings), ToySource(), folder / name, workers, evaluate=evaluate, **how)
+    config = with_values(config, {{"train": settings}})
+    assert run.train(config, ToySource(), folder / name, workers, evaluate=evaluate, **how)
 
 def die(tracker, iteration):
     raise ZeroDivisionError
@@ -96,6 +99,7 @@ except ZeroDivisionError:
 go("ddp", "ddp")
 for engine in ("fsdp", "ddp"):
     go("second-" + engine, engine, 1, lambda *_: {{"score": 1.0}}, start=folder / "whole" / "last.safetensors")
+    go("mutr3d-" + engine, engine, 3, config=frozen_config(log_every=1))
 distributed.leave()
 """
 
@@ -112,6 +116,7 @@ def test_shares_train_as_copies_do_and_are_saved_whole(tmp_path):
     }
     assert len(curves["whole"]) == 4 and curves["whole"] == curves["killed"]
     assert curves["whole"] == pytest.approx(curves["ddp"], rel=1e-3)
+    assert curves["mutr3d-fsdp"] == pytest.approx(curves["mutr3d-ddp"], rel=1e-3)  # it has a weight that is one number
     assert curves["second-fsdp"] == pytest.approx(curves["second-ddp"], rel=1e-3)
     assert curves["second-fsdp"][0] != pytest.approx(curves["whole"][0], rel=1e-2)
 
