@@ -33,7 +33,7 @@ EXAMPLES = """examples:
   syncl bench                                  how fast they are on this machine
   syncl doctor                                 what is missing on this machine
   syncl train config/petr_world_160x448.yaml -o out/run     train on the synthetic world
-  syncl ablate config/ablation_cpu.yaml --init config/ablation_cpu_detector.yaml -o out/ablation    SynCL, row by row
+  syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml -o out/ablation    SynCL, row by row
   syncl robustness out/world --checkpoint out/run/model.safetensors -o out/robustness    AMOTA with cameras missing
 """
 

@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES = """examples:
   syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml --train-scenes 200 --jobs 4 -o out/gpu
-  syncl ablate config/ablation_cpu.yaml --init config/ablation_cpu_detector.yaml --train-scenes 60 --jobs 2 -o out/cpu
+  syncl ablate config/ablation_cpu.yaml --init out/detector/last.safetensors --train-scenes 60 --jobs 2 -o out/cpu
   syncl ablate CONFIG --init detector.safetensors --tables 4a --seeds 5 -o out/parts      from weights that are there
   syncl ablate CONFIG --tables 4a/4,4a/5 -o out/contrast            two rows; the baseline always comes along
   syncl ablate CONFIG --init detector.safetensors --tables 4a/5 --eval-scenes 8 --set train.iterations=300 -o out/few
