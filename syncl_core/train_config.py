@@ -39,6 +39,9 @@ class TrainConfig:
     denoising: int = 0  # further queries per object and frame that begin near it and learn to find it ...
     denoising_radius: float = 5.0  # ... at most so many metres away
 
+    dropped_tracks: float = 0.0  # probability that a track is lost between two frames (MUTR3D: 0.1)
+    false_tracks: float = 0.0  # false tracks that live on, for every true one (MUTR3D: 0.3)
+
     resize: tuple[float, ...] = (0.94, 1.25)  # image scale is drawn from this range, once per clip; 1 = as at inference
     flip: float = 0.0  # probability of mirrored images (0.5 for detectors, 0 for trackers as published)
     grid_mask: float = 0.7  # probability that a grid of squares is blanked in all images of a step
@@ -75,7 +78,10 @@ def check_train(config: TrainConfig) -> None:
     ):
         if not 0 <= (value := getattr(config, key)) < math.inf:
             raise InputError(f"train.{key}: must be zero or more, got {value}")
-    for key in ("backbone_lr_factor", "warmup_start", "final_lr_factor", "flip", "grid_mask", "camera_dropout"):
+    for key in (
+        *("backbone_lr_factor", "warmup_start", "final_lr_factor"),
+        *("flip", "grid_mask", "camera_dropout", "dropped_tracks", "false_tracks"),
+    ):
         if not 0 <= (value := getattr(config, key)) <= 1:
             raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
     if config.precision not in ("bf16", "fp32"):

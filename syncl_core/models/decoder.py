@@ -100,8 +100,8 @@ class DecoderLayer(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, embed_dim: int, ffn_dim: int, dropout: float):
         super().__init__()
-        # No ReLU in place here or behind other linear maps of [B, M, D]: their output is a view, and autograd copies the
-        # whole of it to undo a change of a view. That was a sixth of a training step.
+        # No ReLU in place here or behind other linear maps of [B, M, D]: their output is a view, and autograd copies
+        # the whole of it to undo a change of a view. That was a sixth of a training step.
         self.layers = nn.Sequential(
             nn.Sequential(nn.Linear(embed_dim, ffn_dim), nn.ReLU(), nn.Dropout(dropout)),
             nn.Linear(ffn_dim, embed_dim),
