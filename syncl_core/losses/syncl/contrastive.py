@@ -38,9 +38,7 @@ class InstanceContrast(nn.Module):
     def __init__(self, config: ContrastiveConfig, embed_dim: int):
         super().__init__()
         self.config = config
-        self.ffn = nn.Sequential(
-            nn.Linear(embed_dim, config.ffn_dim), nn.ReLU(), nn.Linear(config.ffn_dim, embed_dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(embed_dim, config.ffn_dim), nn.ReLU(), nn.Linear(config.ffn_dim, embed_dim))
         self.norm = nn.LayerNorm(embed_dim)
         hidden = config.mlp_dim
         self.mlp = (
