@@ -154,7 +154,7 @@ def test_rows_nobody_asked_for_need_not_fit():
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
-    known = {"config": CONFIGS / "ablation_cpu.yaml", "out": tmp_path / "out"}
+    known = {"config": CONFIGS / "ablation_gpu.yaml", "out": tmp_path / "out"}
     assert main(["ablate", *(a.format(**known) for a in arguments)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"syncl: error: {message.format(**known)}") and error.count("\n") == 1
@@ -167,14 +167,17 @@ def test_the_list_says_what_would_be_trained(capsys):
     assert text.endswith("33 runs: seeds 0, 1, 2\n") and "table4b/gmm       table4a/5" in text
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu"])
-def test_presets_start_from_their_detector(name, capsys):
-    files = [str(CONFIGS / f"ablation_{name}{part}.yaml") for part in ("", "_detector")]
+@pytest.mark.parametrize(
+    ("name", "first", "framework"),
+    [("ablation_gpu", "ablation_gpu_detector", "none"), ("ablation_cpu", "mutr3d_world_160x448_detector", "mutr3d")],
+)
+def test_presets_start_from_their_detector(name, first, framework, capsys):
+    files = [str(CONFIGS / f"{file}.yaml") for file in (name, first)]
     assert main(["ablate", files[0], "--init", files[1], "--list"]) == 0
-    assert f"the detector ablation_{name}_detector, then 33 runs" in capsys.readouterr().out
+    assert f"the detector {first}, then 33 runs" in capsys.readouterr().out
     tracker, detector = (config_to_dict(load_config(file)) for file in files)
     assert tracker["image"] == detector["image"] and tracker["classes"] == detector["classes"]
-    assert tracker["model"] | {"framework": "none"} == detector["model"]
+    assert tracker["model"] | {"framework": framework} == detector["model"]
 
 
 @dataclasses.dataclass(frozen=True)
