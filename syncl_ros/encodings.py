@@ -1,11 +1,13 @@
 """Image encodings the core does not know (Bayer, YUV, 16 bits ...), through cv_bridge where that is installed."""
 
+import dataclasses
 from functools import partial
 
 import numpy as np
 from sensor_msgs.msg import Image
 
 from syncl_core.errors import InputError
+from syncl_core.io import messages
 from syncl_core.types import RawImage
 
 BUILT_IN = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
@@ -25,14 +27,8 @@ def bridged(message: Image) -> RawImage:
             f"image encoding {message.encoding!r} needs the ROS package cv_bridge, which is not installed; "
             f"built in are {', '.join(BUILT_IN)}"
         ) from None
-    return RawImage(
-        encoding=message.encoding,
-        data=memoryview(message.data),
-        width=message.width,
-        height=message.height,
-        step=message.step,
-        decode=partial(_rgb_pixels, cv_bridge.CvBridge(), message),
-    )
+    image = messages.raw_image_from(message)
+    return dataclasses.replace(image, decode=partial(_rgb_pixels, cv_bridge.CvBridge(), message))
 
 
 def _rgb_pixels(bridge, message: Image) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from syncl_core.config import SynclConfig
 from syncl_core.losses import dense_targets
-from syncl_core.losses.dense_targets import DenseTargets, cell_centers
+from syncl_core.losses.dense_targets import DenseTargets
 from syncl_core.losses.focal import sigmoid_focal_loss
 from syncl_core.losses.padding import clean_targets
 from syncl_core.models import lift
@@ -89,16 +89,16 @@ class DenseHead(nn.Module):
         where = (frame.image_from_model, tuple(frame.images.shape[-2:]), self.ground)
         goal = torch.where(positive[..., None], lift.view_of(targets.box[scene, owner], *where), 0.0)
         views = sights[..., : lift.VIEW_SIZE]
-        far, true_far = lift.log_depths(views, goal, *where)
-        error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * (far - true_far).abs()
+        too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
+        error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
+        middle, beside = dense_targets.middles(wanted, where[1])
         of_middle = sigmoid_focal_loss(
-            sights[..., MIDDLE], wanted.middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
+            sights[..., MIDDLE], middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
         )
-        counts = looked & ~wanted.beside
         doubt = functional.binary_cross_entropy_with_logits(sights[..., BELIEF], positive.float(), reduction="none")
         return {
             "dense_sight": torch.where(positive, error, 0.0).sum() / positive.sum().clamp(min=1),
-            "dense_middle": torch.where(counts, of_middle, 0.0).sum() / wanted.middle.sum().clamp(min=1),
+            "dense_middle": torch.where(looked & ~beside, of_middle, 0.0).sum() / middle.sum().clamp(min=1),
             "dense_belief": _mean(doubt, positive) + _mean(doubt, looked & ~positive),
         }
 
@@ -121,8 +121,6 @@ def _mean(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
 
 def _from_cells(view: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
     """Views [B, N, h, w, 8] with the centre as seen from the cell, and numbers of a similar size."""
-    right, down = cell_centers(size, image_size, view.device)
     unit = _OFFSET_UNIT * image_size[0] / size[0]
-    centers = torch.stack(torch.broadcast_tensors(right[None, :], down[:, None]), dim=-1)
-    offset = (view[..., :2] - centers) / unit
+    offset = (view[..., :2] - lift.cell_pixels(size, image_size, view.device)) / unit
     return torch.cat([offset, view[..., 2:3] - _TYPICAL_LOG_DEPTH, view[..., 3:]], dim=-1)

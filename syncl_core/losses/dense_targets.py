@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from syncl_core.models.box_code import code_center, code_size, code_yaw
+from syncl_core.models.lift import cell_pixels
 from syncl_core.tensors import Frame, Targets
 
 VIEW_SIZE = 8
@@ -25,8 +26,6 @@ class DenseTargets:
 
     owner: torch.Tensor  # [B, N, h, w] int64 row of the ground truth; -1 = no object
     view: torch.Tensor  # [B, N, G, 8] float32: see VIEW_SIZE
-    middle: torch.Tensor  # [B, N, h, w] bool: of its object's cells the one nearest to the centre
-    beside: torch.Tensor  # [B, N, h, w] bool: a cell of the same object next to that one
 
 
 @torch.no_grad()
@@ -46,19 +45,18 @@ def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int]) -> Dens
     distance = torch.where(inside, depth[..., 0].float()[..., None, None], torch.inf)
     nearest, owner = distance.min(dim=2)
     view = _views(targets.box, pixels[..., 0, :], depth[..., 0], matrix)
-    owner = torch.where(nearest.isfinite(), owner, -1)
-    middle, beside = _middles(owner, pixels[..., 0, :], tuple(frame.images.shape[-2:]))
-    return DenseTargets(owner=owner, view=view, middle=middle, beside=beside)
+    return DenseTargets(owner=torch.where(nearest.isfinite(), owner, -1), view=view)
 
 
-def _middles(
-    owner: torch.Tensor, centers: torch.Tensor, image_size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`middle` and `beside` of DenseTargets, from the objects' centres [B, N, G, 2] in the images."""
-    size = tuple(owner.shape[-2:])
-    right, down = cell_centers(size, image_size, owner.device)
-    places = torch.stack(torch.broadcast_tensors(right[None, :], down[:, None]), dim=-1).flatten(0, 1)  # [h*w, 2]
-    owned = owner.flatten(2)[:, :, None] == torch.arange(centers.shape[2], device=owner.device)[:, None]
+@torch.no_grad()
+def middles(wanted: DenseTargets, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every object's cells the one nearest to its centre, and the cells of the same object next to that one.
+
+    Both [B, N, h, w] bool. `image_size`: height and width, pixels.
+    """
+    size, centers = tuple(wanted.owner.shape[-2:]), wanted.view[..., :2]
+    places = cell_pixels(size, image_size, centers.device).flatten(0, 1)  # [h*w, 2]
+    owned = wanted.owner.flatten(2)[:, :, None] == torch.arange(centers.shape[2], device=centers.device)[:, None]
     away = (centers[..., None, :] - places).square().sum(dim=-1)  # [B, N, G, h*w]
     best = torch.where(owned, away, torch.inf).argmin(dim=-1, keepdim=True)
     one = torch.zeros_like(owned).scatter_(-1, best, True) & owned
@@ -66,13 +64,6 @@ def _middles(
     near = near[:, 0].flatten(1).unflatten(0, owned.shape[:3]) & owned
     middle = one.any(dim=2)
     return middle.unflatten(-1, size), (near.any(dim=2) & ~middle).unflatten(-1, size)
-
-
-def cell_centers(size: tuple[int, int], image_size: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Right [w] and down [h] of the centres of a map's cells, pixels."""
-    (rows, cols), (height, width) = size, image_size
-    right = (torch.arange(cols, device=device) + 0.5) * (width / cols)
-    return right, (torch.arange(rows, device=device) + 0.5) * (height / rows)
 
 
 def _corners(box: torch.Tensor) -> torch.Tensor:
@@ -89,9 +80,9 @@ def _cells_inside(corners: torch.Tensor, size: tuple[int, int], image_size: tupl
     low, high = corners.amin(dim=-2), corners.amax(dim=-2)
     cell = corners.new_tensor([image_size[1] / size[1], image_size[0] / size[0]])
     middle, half = (low + high) / 2, torch.maximum((high - low) / 2 * _SHRINK, cell / 2)
-    right, down = cell_centers(size, image_size, corners.device)
-    across = (right - middle[..., :1]).abs() <= half[..., :1]
-    along = (down - middle[..., 1:]).abs() <= half[..., 1:]
+    pixels = cell_pixels(size, image_size, corners.device)
+    across = (pixels[0, :, 0] - middle[..., :1]).abs() <= half[..., :1]
+    along = (pixels[:, 0, 1] - middle[..., 1:]).abs() <= half[..., 1:]
     return along[..., :, None] & across[..., None, :]
 
 

@@ -63,6 +63,23 @@ def code_velocity(code: torch.Tensor) -> torch.Tensor:
     return code[..., 8:10]
 
 
+def join_code(
+    center: torch.Tensor,  # [..., 3] metres
+    log_size: torch.Tensor,  # [..., 3] log of width, length, height
+    direction: torch.Tensor,  # [..., 2] sin, cos of the code's angle
+    velocity: torch.Tensor,  # [..., 2] m/s
+) -> torch.Tensor:
+    """Box codes [..., 10] of parts that are coded already."""
+    return torch.cat(
+        [center[..., :2], log_size[..., :2], center[..., 2:], log_size[..., 2:], direction, velocity], dim=-1
+    )
+
+
+def code_log_size(code: torch.Tensor) -> torch.Tensor:
+    """Log of width, length, height [..., 3] of box codes [..., 10]."""
+    return torch.cat([code[..., 2:4], code[..., 5:6]], dim=-1)
+
+
 def encode_boxes(center: torch.Tensor, size: torch.Tensor, yaw: torch.Tensor, velocity: torch.Tensor) -> torch.Tensor:
     """Box codes [..., 10] of centres [..., 3], sizes [..., 3] (l, w, h), headings [...] and velocities [..., 2]."""
     length, width, height = size.log().unbind(-1)

@@ -23,6 +23,9 @@ class DETR3D(ImageNormalizer):
     With `model.detr3d.votes`, which they do not have, cells guess boxes: see models/votes.py.
     """
 
+    ENCODER = ("img_backbone", "img_neck", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
+    """Beginnings of the names of all weights that `encode` uses."""
+
     def __init__(self, config: SynclConfig):
         super().__init__(config)
         model, dim = config.model, config.model.embed_dim
@@ -38,15 +41,6 @@ class DETR3D(ImageNormalizer):
             self.reference_points = nn.Linear(dim, 3)
             self.bbox_size_fc = nn.Linear(dim, 3)
             self.query_embedding = nn.Embedding(model.num_queries, 2 * dim)  # position, then content
-
-    ENCODER = ("img_backbone", "img_neck", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
-    """Beginnings of the names of all weights that `encode` uses."""
-
-    def padded_size(self, frame: Frame) -> tuple[int, int]:
-        """Height and width of the images that the network sees, pixels."""
-        multiple = self.pad_multiple
-        height, width = frame.images.shape[-2:]
-        return height + -height % multiple, width + -width % multiple
 
     def encode(self, frame: Frame) -> Pyramid:
         """Feature maps of a frame with their positions added, and its cameras."""
@@ -79,9 +73,8 @@ class DETR3D(ImageNormalizer):
         if self.proposer is not None:
             queries = self.proposer.unseen(reference)
         else:
-            queries = self._queries_at(
-                self.query_embedding.weight.mean(dim=0).expand(*reference.shape[:2], -1), reference
-            )
+            query = self.query_embedding.weight.mean(dim=0).expand(*reference.shape[:2], -1)
+            queries = self._queries_at(query, reference)
         return self.pts_bbox_head(pyramid, queries, all_layers=True, alone=True)
 
     def _queries_at(self, query: torch.Tensor, reference: torch.Tensor) -> SizedQueries:

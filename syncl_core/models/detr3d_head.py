@@ -10,7 +10,14 @@ from torch import nn
 
 from syncl_core.config import ModelConfig
 from syncl_core.models.attention import MultiHeadAttention
-from syncl_core.models.box_code import code_center, denormalize, inverse_sigmoid, normalize
+from syncl_core.models.box_code import (
+    code_center,
+    code_log_size,
+    denormalize,
+    inverse_sigmoid,
+    join_code,
+    normalize,
+)
 from syncl_core.models.decoder import FeedForward
 from syncl_core.models.detr3d_sampling import FeatureSampling, Pyramid
 from syncl_core.models.heads import HeadOutput, class_branch, classify_rows, track_class_branches
@@ -102,23 +109,6 @@ def sine_grid(rows: int, cols: int, num_features: int, device: torch.device) -> 
         for n in (rows, cols)
     )
     return torch.cat([down[:, None].expand(-1, cols, -1), right.expand(rows, -1, -1)], dim=-1)
-
-
-def join_code(
-    center: torch.Tensor,  # [..., 3] metres
-    log_size: torch.Tensor,  # [..., 3] log of width, length, height
-    direction: torch.Tensor,  # [..., 2] sin, cos
-    velocity: torch.Tensor,  # [..., 2] m/s
-) -> torch.Tensor:
-    """Box codes [..., 10] (models/box_code.py); the angle's convention is already ours, that of mmdetection3d 0.13."""
-    return torch.cat(
-        [center[..., :2], log_size[..., :2], center[..., 2:], log_size[..., 2:], direction, velocity], dim=-1
-    )
-
-
-def code_log_size(code: torch.Tensor) -> torch.Tensor:
-    """Log of width, length, height [..., 3] of box codes [..., 10]."""
-    return torch.cat([code[..., 2:4], code[..., 5:6]], dim=-1)
 
 
 def _refine(raw: torch.Tensor, reference: torch.Tensor, log_size: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

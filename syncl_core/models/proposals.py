@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from syncl_core.models.box_code import code_center, normalize
+from syncl_core.models.box_code import code_center, code_log_size, normalize
 from syncl_core.models.position import point_sine
 from syncl_core.models.queries import SizedQueries
 from syncl_core.models.votes import MIDDLE
@@ -46,12 +46,16 @@ class Proposer(nn.Module):
             return rows.gather(1, cells.expand(-1, -1, rows.shape[-1]))
 
         code = pick(votes.detach())
-        log_size = torch.cat([code[..., 2:4], code[..., 5:6]], dim=-1)
         reference = normalize(code_center(code), self.volume).clamp(0, 1)
-        return self.at(reference, log_size, self.content(pick(features)))
+        return self.at(reference, code_log_size(code), self.content(pick(features)))
 
-    def at(self, reference: torch.Tensor, log_size: torch.Tensor, content: torch.Tensor) -> SizedQueries:
-        """Queries with content [B, M, D] at places [B, M, 3], fractions of pc_range."""
+    def at(
+        self,
+        reference: torch.Tensor,  # [B, M, 3] fractions of pc_range
+        log_size: torch.Tensor,  # [B, M, 3] log of width, length, height in metres
+        content: torch.Tensor,  # [B, M, D]
+    ) -> SizedQueries:
+        """Queries whose positions follow from where they begin."""
         return SizedQueries(
             content=content,
             position=self.position(point_sine(reference, self.axis).to(content.dtype)),
@@ -61,6 +65,6 @@ class Proposer(nn.Module):
         )
 
     def unseen(self, reference: torch.Tensor) -> SizedQueries:
-        """Queries at `reference` that no cell proposed: as large as a metre, with the content of no feature."""
+        """Queries at `reference` [B, M, 3] that no cell proposed: cubes of a metre, with the content of no feature."""
         content = self.content.bias.expand(*reference.shape[:2], -1)
         return self.at(reference, torch.zeros_like(reference), content)

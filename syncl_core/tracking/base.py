@@ -36,6 +36,7 @@ class Observation:
     head: HeadOutput
     parallel: HeadOutput | None = None  # the same rows without self-attention (SynCL's C-decoder), in training only
     refined: Any = None  # what the framework made of the head's last layer, if it has a second say
+    objects: Any = None  # the object queries that looked, if `commit` makes tracks of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,7 @@ class Tracker(nn.Module):
     ) -> Observation:
         """Move the tracks to this frame and look. `all_layers` and `parallel` are for losses.
 
-        `memory` is what the network sees in this frame, if that is known; PETRv2, whose memory is of two frames, and
-        StreamPETR do not take it.
+        `memory` is what the network sees in this frame (`Observation.memory`), if that is known already.
         """
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ import torch
 from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import encode_boxes, normalize
 from syncl_core.models.detector import Detector
-from syncl_core.models.heads import HeadOutput, Queries
+from syncl_core.models.heads import HeadOutput, Memory, Queries
 from syncl_core.models.petrv2 import BoxBranch, TwoFrameMemory
 from syncl_core.models.reasoning import Refined, SpatioTemporalReasoner, unrefined
 from syncl_core.tensors import Frame, Tracks, TrackState, TwoFrameState
@@ -31,11 +31,19 @@ class PFTrack(Detector, Tracker):
     def init_state(self, batch: int = 1, device: torch.device | str | None = None) -> TrackState:
         return init_state(self.config, batch, device)
 
-    def observe(self, state: TrackState, frame: Frame, all_layers: bool = False, parallel: bool = False) -> Observation:
+    def observe(
+        self,
+        state: TrackState,
+        frame: Frame,
+        all_layers: bool = False,
+        parallel: bool = False,
+        memory: Memory | None = None,
+    ) -> Observation:
         state = propagate(state if self.STReasoner else free_all_rows(state), frame, self.config.track)
         queries = self._queries(state) if self.STReasoner else self.object_queries(state.track_id.shape[0])
         num_rows = queries.valid.shape[1]
-        memory = self.encode(frame, state.past if isinstance(state, TwoFrameState) else None)
+        if memory is None:
+            memory = self.encode(frame, state.past if isinstance(state, TwoFrameState) else None)
         if isinstance(memory, TwoFrameMemory):
             state = dataclasses.replace(state, past=memory.kept)
         head = self.decode(memory, queries, all_layers, parallel)

@@ -38,11 +38,11 @@ class ClipModel(nn.Module):
         self.denoising = Denoising(config) if config.train.denoising and not config.train.dense_only else None
 
     def forward(
-        self, frames: tuple[Frame, ...], targets: tuple[Targets, ...], memories: tuple[Seen | None, ...] | None = None
+        self, frames: tuple[Frame, ...], targets: tuple[Targets, ...], memories: tuple[Seen, ...] | None = None
     ) -> dict[str, dict[str, torch.Tensor]]:
         """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into.
 
-        `memories`: what the tracker sees in the frames, if a frozen encoder's work is known.
+        `memories`: what the tracker sees in the frames, if that is known (training/encoded.py).
         """
         if self.tracker.config.train.dense_only:
             return self._dense_only(frames[0], targets[0])
@@ -50,9 +50,9 @@ class ClipModel(nn.Module):
         parallel = strategy.needs_parallel and framework != "none"
         state = self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device)
         losses, stats = [], []
-        memories = [{} if memory is None else {"memory": memory} for memory in memories or (None,) * len(frames)]
-        for number, (frame, target, known) in enumerate(zip(frames, targets, memories, strict=True), start=1):
-            observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel, **known)
+        memories = memories or (None,) * len(frames)
+        for number, (frame, target, memory) in enumerate(zip(frames, targets, memories, strict=True), start=1):
+            observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel, memory=memory)
             judged = self.criterion(observation, target)
             losses += [judged.losses, self._helpers(observation.memory, frame, target)]
             stats.append(judged.stats)
@@ -112,7 +112,7 @@ def set_training(model: ClipModel, config: TrainConfig) -> None:
     """Training mode, except for what is frozen."""
     model.train()
     backbone = model.tracker.img_backbone
-    if config.freeze_backbone or config.freeze_encoder:
+    if config.freeze_backbone:
         backbone.eval()
     if config.freeze_encoder:
         for name in model.tracker.ENCODER:

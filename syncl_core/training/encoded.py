@@ -6,6 +6,8 @@ several runs that start from the same weights may share a file: who finds a key 
 """
 
 import hashlib
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from syncl_core.config import config_to_dict
 from syncl_core.data.clips import Clip
+from syncl_core.errors import InputError
 from syncl_core.models.detr3d import DETR3D
 from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.tensors import Frame
@@ -22,15 +26,17 @@ _MAPS = ("levels", "sights", "votes")  # of a Pyramid: what is kept; the rest is
 
 
 class EncodedFrames:
-    """The pyramids of a data set's key frames by number, in FOLDER/encoded-<digest of weights and data>.
+    """The pyramids of a data set's key frames by number, in FOLDER/encoded-<digest of weights, settings and data>.
 
-    `data` says in words which key frames the numbers count. A key frame takes some megabytes as float32.
+    `data` says in words which key frames the numbers count, `count` of them. A key frame takes some megabytes as
+    float32. Raises InputError when the first is made and there is no room for all of them.
     """
 
     def __init__(self, folder: Path, tracker: DETR3D, data: str, count: int):
         self._tracker, self._count = tracker, count
         self._path = folder / f"encoded-{_digest(tracker, data)}"
         self._shapes: tuple[tuple[torch.Size, ...], ...] = ()
+        self._image_size = (0, 0)
         self._values: np.memmap | None = None
         self._present: np.memmap | None = None
 
@@ -56,7 +62,7 @@ class EncodedFrames:
             **maps,
             image_from_model=frame.image_from_model,
             camera_valid=frame.camera_valid,
-            image_size=self._tracker.padded_size(frame),
+            image_size=self._image_size,
         )
 
     def _row(self, frame: Frame, number: int) -> np.ndarray:
@@ -67,16 +73,26 @@ class EncodedFrames:
         shapes = tuple(tuple(value.shape[1:] for value in getattr(pyramid, name)) for name in _MAPS)
         flat = torch.cat([value.flatten() for name in _MAPS for value in getattr(pyramid, name)]).float().cpu().numpy()
         if self._present is None:
-            self._shapes = shapes
+            self._shapes, self._image_size = shapes, pyramid.image_size
             self._open(len(flat))
         self._values[number] = flat
         self._present[number] = True  # after the values, for whoever else reads
         return flat
 
     def _open(self, size: int) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._values = _shared(self._path.with_suffix(".f32"), np.float32, (self._count, size))
-        self._present = _shared(self._path.with_suffix(".done"), np.bool_, (self._count,))
+        """Files for maps of `size` numbers a key frame."""
+        values, done = self._path.with_suffix(".f32"), self._path.with_suffix(".done")
+        values.parent.mkdir(parents=True, exist_ok=True)
+        # Places of a file that nobody has written take no room, and a disk found full later would end the process.
+        missing = 4 * size * self._count - (values.stat().st_blocks * 512 if values.exists() else 0)
+        free = shutil.disk_usage(values.parent).free
+        if missing > free:
+            raise InputError(
+                f"train.freeze_encoder: {values} needs {missing / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; "
+                "choose another -o, fewer scenes, or train.freeze_backbone"
+            )
+        self._values = _shared(values, np.float32, (self._count, size))
+        self._present = _shared(done, np.bool_, (self._count,))
 
 
 def _scene(frame: Frame, row: int) -> Frame:
@@ -94,8 +110,10 @@ def _shared(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _digest(tracker: DETR3D, data: str) -> str:
-    """Of everything that decides about the maps."""
-    digest = hashlib.sha256(data.encode())
+    """Of everything that decides about the maps: data, cameras, images, network, weights."""
+    config = tracker.config
+    settings = [config_to_dict(part) for part in (config.rig, config.image, config.model)]
+    digest = hashlib.sha256(json.dumps([data, settings]).encode())
     for name, value in sorted(tracker.state_dict().items()):
         if name.startswith(tracker.ENCODER):
             digest.update(name.encode())

@@ -78,10 +78,12 @@ def train(
         for line in start_from(start, tracker):
             if workers.leads:
                 print(line)
-        load_whole(run.model.tracker, tracker.state_dict())
+        if tracker is not run.model.tracker:
+            load_whole(run.model.tracker, tracker.state_dict())
     if config.train.freeze_encoder:
-        tracker, scenes = whole_tracker(run.model.tracker), " ".join(source.scene_names)
-        run = replace(run, encoded=EncodedFrames(encoded or folder, tracker, scenes, len(dataset)))
+        tracker = whole_tracker(run.model.tracker)
+        frames = " ".join(f"{scene} {source.num_key_frames(scene)}" for scene in source.scene_names)
+        run = replace(run, encoded=EncodedFrames(encoded or folder, tracker, frames, len(dataset)))
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)

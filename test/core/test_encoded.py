@@ -1,7 +1,5 @@
 """A frozen encoder's maps kept in a file: the same training as without, nothing frozen moves, files are shared."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -66,23 +64,31 @@ def test_what_is_read_is_what_the_tracker_sees_in_any_batch(tmp_path):
 
 
 def test_files_are_shared_by_who_sees_the_same(tmp_path, monkeypatch):
-    """Another process with the same weights and data reads; other weights or other data get a file of their own."""
-    config = frozen_config()
-    tracker = build_tracker(config, 1).eval()
+    """Another process with the same weights reads; other weights, data or settings get a file of their own."""
+    config = frozen_config(clip_length=1)
     dataset = ClipDataset(ToySource(), config, augment=False)
-    clip = collate([dataset[0]])
-    EncodedFrames(tmp_path, tracker, "toy", len(dataset))(clip)
-    assert len(list(tmp_path.glob("*.f32"))) == 1
-    again = build_tracker(config, 1).eval()
-    with monkeypatch.context() as patch:
-        made = []
-        encode = again.encode
-        patch.setattr(again, "encode", lambda frame: made.append(1) or encode(frame))
-        EncodedFrames(tmp_path, again, "toy", len(dataset))(clip)
-        assert len(made) <= 1, "at most once, to know the maps' shapes"
+    clip = collate([dataset[i] for i in range(4)])
+    assert len({numbers for (numbers,) in clip.numbers}) == 4
+    EncodedFrames(tmp_path, build_tracker(config, 1).eval(), "toy", len(dataset))(clip)
+    again, made = build_tracker(config, 1).eval(), []
+    encode = again.encode
+    monkeypatch.setattr(again, "encode", lambda frame: made.append(1) or encode(frame))
+    EncodedFrames(tmp_path, again, "toy", len(dataset))(clip)
+    assert len(made) == 1, "the first tells the maps' shapes, the others are read"
     EncodedFrames(tmp_path, again, "other", len(dataset))(clip)
     EncodedFrames(tmp_path, build_tracker(config, 2).eval(), "toy", len(dataset))(clip)
-    assert len(list(tmp_path.glob("*.f32"))) == 3
+    brighter = with_values(config, {"image": {"mean": [1.0, 2.0, 3.0]}})
+    EncodedFrames(tmp_path, build_tracker(brighter, 1).eval(), "toy", len(dataset))(clip)
+    assert len(list(tmp_path.glob("*.f32"))) == 4
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+    config = frozen_config()
+    dataset = ClipDataset(ToySource(), config, augment=False)
+    encoded = EncodedFrames(tmp_path, build_tracker(config, 1).eval(), "toy", 10**9)
+    with pytest.raises(InputError, match=r"^train.freeze_encoder: .*encoded-.* GB more, .* GB are free"):
+        encoded(collate([dataset[0]]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_clips_say_which_key_frames_they_are():
@@ -108,4 +114,3 @@ def test_what_cannot_be_kept_is_refused(key, value):
 def test_only_mutr3d_keeps_maps():
     with pytest.raises(InputError, match="^train.freeze_encoder: only mutr3d with detr3d can, got pf_track with petr"):
         with_values(toy_config(), {"train": FROZEN})
-    assert dataclasses.replace(frozen_config().train).freeze_encoder

@@ -6,9 +6,8 @@ import torch
 from torch.nn import functional
 
 from syncl_core.config import SynclConfig
-from syncl_core.models.box_code import denormalize, inverse_sigmoid, normalize
+from syncl_core.models.box_code import code_log_size, denormalize, inverse_sigmoid, normalize
 from syncl_core.models.detr3d import DETR3D
-from syncl_core.models.detr3d_head import code_log_size
 from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.queries import SizedQueries
 from syncl_core.tensors import Frame, Tracks
@@ -47,7 +46,8 @@ class MUTR3D(DETR3D, Tracker):
     ) -> Observation:
         state = propagate(state, frame, self.config.track)
         memory = self.encode(frame) if memory is None else memory
-        queries = self._queries(state, memory)
+        objects = self.object_queries(memory)
+        queries = self._queries(state, objects)
         num_rows = queries.valid.shape[1]
         head = self.decode(memory, queries, all_layers, parallel)
         return Observation(
@@ -57,6 +57,7 @@ class MUTR3D(DETR3D, Tracker):
             valid=queries.valid,
             head=head.rows(0, num_rows) if parallel else head,
             parallel=head.rows(num_rows, 2 * num_rows) if parallel else None,
+            objects=objects,
         )
 
     def judge(self, observation: Observation) -> Decision:
@@ -71,7 +72,7 @@ class MUTR3D(DETR3D, Tracker):
         )
 
     def commit(self, observation: Observation, decision: Decision) -> MUTR3DState:
-        head, rows = observation.head, self._with_new_rows(observation.state, observation.memory)
+        head, rows = observation.head, self._with_new_rows(observation.state, observation.objects)
         score, label = head.logits[-1].sigmoid().max(dim=-1)
         rows = dataclasses.replace(
             rows,
@@ -104,8 +105,7 @@ class MUTR3D(DETR3D, Tracker):
         query = self.query_interact(state.query, features, state.track_id >= 0).to(state.query.dtype)
         return dataclasses.replace(state, query=query, memory=memory, memory_valid=memory_valid, memory_wait=wait)
 
-    def _queries(self, state: MUTR3DState, memory: Pyramid) -> SizedQueries:
-        objects = self.object_queries(memory)
+    def _queries(self, state: MUTR3DState, objects: SizedQueries) -> SizedQueries:
         position, content = state.query.chunk(2, dim=-1)
         # As released: what left the range waits at its border.
         reference = inverse_sigmoid(normalize(state.reference, self.pts_bbox_head.pc_range)).sigmoid()
@@ -117,14 +117,13 @@ class MUTR3D(DETR3D, Tracker):
             valid=torch.cat([objects.valid, state.track_id >= 0], dim=1),
         )
 
-    def _with_new_rows(self, state: MUTR3DState, memory: Pyramid) -> MUTR3DState:
+    def _with_new_rows(self, state: MUTR3DState, objects: SizedQueries) -> MUTR3DState:
         """The state with the object queries in front, as rows that are no tracks yet."""
         num_new, batch = self.config.model.num_queries, state.track_id.shape[0]
 
         def prepend(name: str) -> torch.Tensor:
             old = getattr(state, name)
             if name == "query":
-                objects = self.object_queries(memory)
                 new = torch.cat([objects.position, objects.content], dim=-1)
             else:
                 new = old.new_full((batch, num_new, *old.shape[2:]), -1 if name == "track_id" else 0)

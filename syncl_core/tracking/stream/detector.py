@@ -39,13 +39,18 @@ class StreamDetector(ImageEncoder, Tracker):
         return self.pts_bbox_head.encode(features, places, frame.camera_valid)
 
     def observe(
-        self, state: StreamState, frame: Frame, all_layers: bool = False, parallel: bool = False
+        self,
+        state: StreamState,
+        frame: Frame,
+        all_layers: bool = False,
+        parallel: bool = False,
+        memory: Memory | None = None,
     ) -> Observation:
         fresh, state = state.t_ns < 0, propagate(state, frame)
         state = dataclasses.replace(state, queue=begin(state.queue, fresh, self.pts_bbox_head.pseudo_centers()))
         queries, track_id, context = self.queries(state)
         num_rows = queries.valid.shape[1]
-        memory = self.encode(frame)
+        memory = self.encode(frame) if memory is None else memory
         head = self.decode(memory, queries, context, all_layers, parallel)
         return Observation(
             state=state,
