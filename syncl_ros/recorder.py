@@ -42,7 +42,7 @@ class Recorder(Node):
         self._wanted = frozenset(map(self.resolve_topic_name, topics))
         self._ignored = {"/rosout", "/parameter_events", f"{self.get_fully_qualified_name()}/ready"}
         self._header_time = header_time
-        self._newest_stamp_ns = 0
+        self._stamp_times = StampTimes()
         self._ready = self.create_publisher(Bool, "~/ready", conversions.latched())
         self._discovery = self.create_timer(
             DISCOVERY_SECONDS, self.discover, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -80,7 +80,7 @@ class Recorder(Node):
         def callback(data: bytes) -> None:
             self.counts[topic] += 1
             self.stir()
-            self._writer.write_serialized(topic, type_name, data, self._log_time_ns(data, offset))
+            self._writer.write_serialized(topic, type_name, data, self._log_time_ns(topic, data, offset))
 
         self.counts[topic] = 0
         self.create_subscription(kind, topic, callback, self._offered_qos(topic), raw=True)
@@ -90,15 +90,11 @@ class Recorder(Node):
             raise InputError(f"{topic}: message type {type_name} is not known to the bag writer")
         return conversions.message_class(type_name)
 
-    def _log_time_ns(self, data: bytes, stamp_offset: int | None) -> int:
+    def _log_time_ns(self, topic: str, data: bytes, stamp_offset: int | None) -> int:
         now_ns = self.get_clock().now().nanoseconds  # 0 with use_sim_time until /clock runs
         if now_ns and not self._header_time:
             return now_ns
-        stamp_ns = None if stamp_offset is None else _stamp_ns(data, stamp_offset)
-        if stamp_ns is None:
-            return self._newest_stamp_ns
-        self._newest_stamp_ns = max(self._newest_stamp_ns, stamp_ns)
-        return stamp_ns
+        return self._stamp_times.log_time_ns(topic, None if stamp_offset is None else _stamp_ns(data, stamp_offset))
 
     def _offered_qos(self, topic: str) -> QoSProfile:
         offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
@@ -108,6 +104,25 @@ class Recorder(Node):
         if offers and all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers):
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         return profile
+
+
+class StampTimes:
+    """Log times of messages that are logged at their stamps.
+
+    One without a stamp takes the newest of its own topic, so that it does not pass the next, and before there is one
+    the newest of all.
+    """
+
+    def __init__(self):
+        self._newest_ns: dict[str, int] = {}
+
+    def log_time_ns(self, topic: str, stamp_ns: int | None) -> int:
+        """When to log the next message of `topic`; `stamp_ns` None = it has no stamp."""
+        newest = self._newest_ns
+        if stamp_ns is None:
+            return newest.get(topic, max(newest.values(), default=0))
+        newest[topic] = max(newest.get(topic, 0), stamp_ns)
+        return stamp_ns
 
 
 def _stamp_offset(kind: type) -> int | None:

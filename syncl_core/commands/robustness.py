@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.checkpoint import chosen_weights, load_tracker
     from syncl_core.data.nuscenes import NuScenesScenes
     from syncl_core.evaluation import robustness
+    from syncl_core.evaluation.tracking import import_devkit
     from syncl_core.io.files import make_folder, refuse_existing, write_text
     from syncl_core.runtime.session import TrackerSession
 
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     texts, tables = Path(args.output) / "robustness.md", Path(args.output) / "robustness.json"
     if not args.overwrite:
         refuse_existing(texts, tables)
+    import_devkit()
     make_folder(args.output)
 
     def make_session(config):

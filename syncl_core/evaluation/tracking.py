@@ -135,10 +135,11 @@ def _results_file(path: str | Path, submission: Mapping[str, ObjectSet], samples
     return stand_in
 
 
-def _run_devkit(
-    root: str | Path, linked_root: Path, version: str, results: Path, output_dir: Path
-) -> tuple[dict, dict]:
-    """The devkit's summary and details. Its prints and progress bars go nowhere."""
+def import_devkit() -> tuple:
+    """What the metrics are computed with. Raises InputError if a part of it is not installed.
+
+    It takes seconds; a long command calls it first, so that nothing is missing at its end.
+    """
     try:
         from nuscenes.eval.common.config import config_factory
         from nuscenes.eval.tracking.evaluate import TrackingEval
@@ -146,6 +147,14 @@ def _run_devkit(
         from syncl_core.evaluation.quick import quick_devkit
     except (ImportError, unittest.SkipTest) as error:  # SkipTest is how the devkit says that pandas is missing
         raise InputError(f"the official metrics need nuscenes-devkit, motmetrics and pandas: {error}") from None
+    return config_factory, TrackingEval, quick_devkit
+
+
+def _run_devkit(
+    root: str | Path, linked_root: Path, version: str, results: Path, output_dir: Path
+) -> tuple[dict, dict]:
+    """The devkit's summary and details. Its prints and progress bars go nowhere."""
+    config_factory, TrackingEval, quick_devkit = import_devkit()
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -87,6 +87,13 @@ def test_the_stamp_is_found_in_the_bytes_of_every_kind_of_message():
             assert found == expected, message.__msgtype__
 
 
+def test_a_message_without_a_stamp_stays_between_its_neighbours_though_another_topic_is_ahead():
+    times = recorder.StampTimes()
+    heard = [("clearing", None), ("tracks", 1), ("markers", 1), ("tracks", 2), ("tracks", 3), ("markers", None)]
+    heard += [("markers", 3), ("finished", None), ("tracks", 2), ("tracks", None)]
+    assert [times.log_time_ns(topic, stamp) for topic, stamp in heard] == [0, 1, 1, 2, 3, 1, 3, 3, 2, 3]
+
+
 def object_set(t_ns: int) -> ObjectSet:
     return ObjectSet(
         t_ns=t_ns,
