@@ -147,7 +147,7 @@ class TrackerNode(LifecycleNode):
             on_crowded=lambda crowded: self._hold.publish(Bool(data=crowded)),
         )
         self._pipeline.enabled = self._enabled
-        gc.freeze()  # the model's objects live as long as the node: no collection need walk them
+        process.keep_what_is_here()  # the model lives as long as the node
         self._ready.publish(Bool(data=True))
         self.get_logger().info("ready")
 

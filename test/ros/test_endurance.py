@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,7 +12,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
-from processes import RosProcess, environment
+from processes import ROOT, RosProcess, environment
 from rclpy.node import Node
 
 from syncl_core.classes import CAMERAS
@@ -41,6 +43,28 @@ def test_faults_in_a_row_lose_nothing_and_repeat_no_session(ros, tmp_path):
     assert outcome.passed, said
     due = outcome.balance.due
     assert sum(outcome.faults.values()) >= 3 and due > 20 and outcome.arrays > due, said
+
+
+GARBAGE = """
+import gc
+from syncl_ros.process import keep_what_is_here
+model = [[number] for number in range(300_000)]
+gc.collect()
+keep_what_is_here()
+before, held = gc.get_stats()[2]["collections"], []
+for number in range(300_000):
+    cycle = []
+    cycle.append(cycle)
+    held.append(cycle)
+    if len(held) > 3000:  # old enough for only a full collection to find it
+        held.clear()
+print(gc.get_stats()[2]["collections"] - before)
+"""
+
+
+def test_garbage_of_an_active_node_does_not_pile_up():
+    said = subprocess.run([sys.executable, "-c", GARBAGE], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(said.stdout) >= 2  # full collections; without the second count there is none
 
 
 def test_faults_are_seeded_and_all_of_them_come():
