@@ -1,4 +1,4 @@
-"""`syncl bench`: where the time of a frame goes on this machine, without any data. `syncl bench node`: the ROS node."""
+"""`syncl bench`: where time goes on this machine, without any data: in a frame, a training step, the ROS node."""
 
 import argparse
 
@@ -7,6 +7,8 @@ EXAMPLES = """examples:
   syncl bench -c config/mutr3d_world_160x448.yaml --threads 1
   syncl bench --device cuda --precision bf16 --json out/bench.json
   syncl bench --markdown                                    the table for docs/performance.md
+  syncl bench train -c config/petr_vov_320x800.yaml --set train.checkpoint_activations=true --threads 2
+  syncl bench train -c config/ablation_cpu.yaml --ablation table4a/3        another row than SynCL's
   syncl bench node                                          six 1600x900 JPEG cameras at 12 Hz into the ROS node
   syncl bench node --transport raw --seconds 60
 
@@ -14,6 +16,9 @@ Fake JPEGs take the whole way from bytes to objects in the fixed frame; nothing 
 a process of its own. Large ones take many seconds a frame on a CPU: name those you want with -c. fp32 leaves torch's
 defaults as they are, so convolutions on a GPU may use TF32. Stages on a GPU are timed by events in its stream. Below
 100 frames p99 is the slowest one.
+
+`train` compares a training step of a row of the paper's tables (`syncl train --list-ablations`) with one of the
+baseline, in turn on the same clips of the synthetic world.
 
 `node` needs ROS 2. The node runs a network that costs nothing: what is measured is receiving, joining, decoding,
 scaling and publishing, between processes.
@@ -33,19 +38,22 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("trackers", "node"),
+        choices=("trackers", "train", "node"),
         default="trackers",
-        help="default: trackers; node: the ROS node",
+        help="default: trackers; train: a training step with and without SynCL; node: the ROS node",
     )
     parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--precision", default="fp32", help="fp32, or bf16 by autocast (default: fp32)")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")
-    parser.add_argument("--frames", type=int, help="frames to measure (default: 10; 200 on a GPU)")
+    parser.add_argument("--frames", type=int, help="frames, or pairs of steps, to measure (default: 10; 200 on a GPU)")
     parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU)")
     parser.add_argument("--size", type=_size, default=(1600, 900), metavar="WxH", help="of the JPEGs, default 1600x900")
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    train = parser.add_argument_group("bench train")
+    train.add_argument("--ablation", default="table4a/5", metavar="ROW", help="what to compare (default: table4a/5)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
     node = parser.add_argument_group("bench node")
     node.add_argument("--transport", choices=("compressed", "raw"), default="compressed", help="default: compressed")
     node.add_argument("--rate", type=float, default=12.0, help="images per second and camera (default: 12)")
@@ -54,7 +62,49 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return _bench_node(args) if args.what == "node" else _bench_trackers(args)
+    return {"trackers": _bench_trackers, "train": _bench_training, "node": _bench_node}[args.what](args)
+
+
+def _bench_training(args: argparse.Namespace) -> int:
+    import torch
+
+    from syncl_core.bench.table import format_table
+    from syncl_core.bench.training import BASELINE, measure_steps
+    from syncl_core.commands.train import with_settings
+    from syncl_core.config import load_config
+    from syncl_core.errors import InputError
+
+    if len(args.config) != 1:
+        raise InputError("bench train: name one tracker with -c")
+    _check_counts(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = with_settings(load_config(args.config[0]), args.set)
+    if config.model.framework == "none":
+        raise InputError(f"{args.config[0]}: model.framework: none has no tracks to train; give a tracker")
+    given = {"warmup": args.warmup, "pairs": args.frames}
+    times = measure_steps(config, args.ablation, args.device, **{k: v for k, v in given.items() if v is not None})
+    print(f"{config.name} on {times['device']}, {torch.get_num_threads()} threads: a step of the optimiser", end="\n\n")
+    rows = [
+        [BASELINE, f"{times['baseline_step_seconds']:.3f}", "1"],
+        [
+            args.ablation,
+            f"{times['step_seconds']:.3f}",
+            f"{times['step_ratio']:.3f} +- {times['step_ratio_spread']:.3f}",
+        ],
+    ]
+    print(format_table(["row", "s, median", "ratio"], rows, args.markdown))
+    return 0
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    from syncl_core.errors import InputError
+
+    if not 0 <= args.threads <= MAX_THREADS:
+        raise InputError(f"--threads {args.threads}: expected 0 to {MAX_THREADS}")
+    for name, least in (("frames", 1), ("warmup", 0)):
+        if (count := getattr(args, name)) is not None and count < least:
+            raise InputError(f"--{name} {count}: expected {least} or more")
 
 
 def _bench_node(args: argparse.Namespace) -> int:
@@ -82,12 +132,10 @@ def _bench_trackers(args: argparse.Namespace) -> int:
 
     from syncl_core.bench.measure import BenchOptions, measure_apart
     from syncl_core.config import load_config
-    from syncl_core.errors import InputError
     from syncl_core.io.files import write_text
     from syncl_core.shipped import shipped_configs
 
-    if not 0 <= args.threads <= MAX_THREADS:
-        raise InputError(f"--threads {args.threads}: expected 0 to {MAX_THREADS}")
+    _check_counts(args)
     frames, warmup = (200, 20) if args.device.startswith("cuda") else (10, 2)
     options = BenchOptions(
         device=args.device,

@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree
 
 from syncl_core.bench.measure import device_name
+from syncl_core.bench.training import step_times, wait_for
 from syncl_core.checkpoint import load_checkpoint
 from syncl_core.config import SynclConfig, with_values
 from syncl_core.data.clips import Clip, ClipDataset
@@ -26,7 +27,7 @@ from syncl_core.training.snapshot import load_snapshot
 from syncl_core.training.sources import training_source
 
 COST = "cost.json"
-_WARMUP, _PAIRS, _CLIPS, _FRAMES = 2, 12, 4, 20
+_WARMUP, _CLIPS, _FRAMES = 2, 4, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,31 +99,6 @@ class CostTask:
         return inference_times(run.model.tracker, bare.to(device), frames)
 
 
-def step_times(row: Run, baseline: Run, clips: list[Clip]) -> dict:
-    """Seconds of a training step of both, on the same clips, in turn: what disturbs the machine disturbs both.
-
-    `step_ratio` is the median over pairs, `step_ratio_spread` half the distance of its quartiles.
-    """
-    seconds = {"row": [], "baseline": []}
-    for i in range(_WARMUP + _PAIRS):
-        both = [("row", row), ("baseline", baseline)]
-        for name, run in both if i % 2 else both[::-1]:
-            _wait(run.workers.device)
-            started = time.perf_counter()
-            optimise(run, clips[i % len(clips)], i)
-            _wait(run.workers.device)
-            seconds[name].append(time.perf_counter() - started)
-    ours, theirs = (values[_WARMUP:] for values in seconds.values())
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {
-        "step_seconds": statistics.median(ours),
-        "baseline_step_seconds": statistics.median(theirs),
-        "step_ratio": statistics.median(ratios),
-        "step_ratio_spread": (high - low) / 2,
-    }
-
-
 @torch.inference_mode()
 def inference_times(whole: Tracker, bare: Tracker, frames: list[Frame]) -> dict:
     """Both trackers over the same frames in turn: seconds of a step, and whether all they say is equal bit for bit."""
@@ -132,10 +108,10 @@ def inference_times(whole: Tracker, bare: Tracker, frames: list[Frame]) -> dict:
     for number, frame in enumerate(frames):
         tracks = [None, None]
         for i in (0, 1) if number % 2 else (1, 0):
-            _wait(device)
+            wait_for(device)
             started = time.perf_counter()
             states[i], tracks[i] = (whole, bare)[i].step(states[i], frame)
-            _wait(device)
+            wait_for(device)
             seconds[i].append(time.perf_counter() - started)
         equal = equal and _same(*tracks) and _same(*states)
     ratios = [a / b for a, b in zip(*seconds, strict=True)]
@@ -152,11 +128,6 @@ def _same(a, b) -> bool:
     """Whether two device values are the same bytes, NaN included."""
     pairs = zip(_pytree.tree_leaves(a), _pytree.tree_leaves(b), strict=True)
     return all(torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8)) for x, y in pairs)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _reset_peak(device: torch.device) -> int:

@@ -1,0 +1,87 @@
+"""A training step of a row of the paper's tables next to one of the baseline, on clips of the synthetic world."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from syncl_core.bench.measure import device_name
+from syncl_core.config import SynclConfig
+from syncl_core.data.clips import Clip, ClipDataset
+from syncl_core.data.loader import RunSampler, make_loader
+from syncl_core.training.ablations import ablated
+from syncl_core.training.distributed import Workers, join
+from syncl_core.training.encoded import EncodedFrames
+from syncl_core.training.run import Run, make_run, optimise
+from syncl_core.training.sources import training_source
+
+BASELINE = "table4a/1"
+_WARMUP, _PAIRS, _CLIPS = 2, 12, 4
+
+
+def measure_steps(
+    config: SynclConfig, row: str, device: str = "", warmup: int = _WARMUP, pairs: int = _PAIRS
+) -> dict[str, float | str]:
+    """`step_times` of untrained networks, and the name of the device as "device"."""
+    workers = join(device)
+    configs = [ablated(config, name) for name in (row, BASELINE)]
+    dataset = _world(configs[0], warmup + pairs, workers)
+    sampler = RunSampler(config.train.batch_size, 0, min(_CLIPS, warmup + pairs))
+    clips = list(make_loader(dataset, sampler, 0, workers.device))
+    with tempfile.TemporaryDirectory(prefix="syncl-bench-") as folder:
+        runs = [_ready(each, Path(folder), workers, clips, len(dataset)) for each in configs]
+        return {"device": device_name(workers.device)} | step_times(*runs, clips, warmup, pairs)
+
+
+def step_times(
+    row: Run, baseline: Run, clips: Sequence[Clip], warmup: int = _WARMUP, pairs: int = _PAIRS
+) -> dict[str, float]:
+    """Seconds of a training step of both, on the same clips, in turn: what disturbs the machine disturbs both.
+
+    `step_ratio` is the median over pairs, `step_ratio_spread` half the distance of its quartiles.
+    """
+    seconds = {"row": [], "baseline": []}
+    for i in range(warmup + pairs):
+        both = [("row", row), ("baseline", baseline)]
+        for name, run in both if i % 2 else both[::-1]:
+            wait_for(run.workers.device)
+            started = time.perf_counter()
+            optimise(run, clips[i % len(clips)], i)
+            wait_for(run.workers.device)
+            seconds[name].append(time.perf_counter() - started)
+    ours, theirs = (values[warmup:] for values in seconds.values())
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4) if pairs > 1 else 3 * ratios
+    return {
+        "step_seconds": statistics.median(ours),
+        "baseline_step_seconds": statistics.median(theirs),
+        "step_ratio": statistics.median(ratios),
+        "step_ratio_spread": (high - low) / 2,
+    }
+
+
+def _world(config: SynclConfig, iterations: int, workers: Workers) -> ClipDataset:
+    """Enough of it for so many iterations."""
+    short = replace(config, train=replace(config.train, iterations=iterations, workers=0))
+    return ClipDataset(training_source("world", "", "train", short, workers), short)
+
+
+def _ready(config: SynclConfig, folder: Path, workers: Workers, clips: Sequence[Clip], clips_per_epoch: int) -> Run:
+    """A run about to make its first step. A frozen encoder has seen the clips already, as in most of a training."""
+    run = make_run(config, folder, workers, clips_per_epoch)
+    if not config.train.freeze_encoder:
+        return run
+    encoded = EncodedFrames(folder, run.model.tracker, "bench", clips_per_epoch)
+    for clip in clips:
+        encoded(clip.to(workers.device))
+    return replace(run, encoded=encoded)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until what was begun is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
