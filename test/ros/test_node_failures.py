@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import threading
-import time
 
 import pytest
 
@@ -166,10 +165,12 @@ def test_message_filters_in_front_of_the_intake(monkeypatch):
     members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
     stand_in(monkeypatch, "message_filters", **members)
     with running(fragile()[1], "sync.policy:=approximate_time", "sync.process_period:=0.2") as (_, watcher):
-        watcher.wait_for_tracks(3)
-        time.sleep(0.1)
-        newest = {max(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in s) for s in sets}
-        assert {objects.t_ns for objects in watcher.tracks} <= newest
+        watcher.wait_for_tracks(4)
+        times = {objects.t_ns for objects in watcher.tracks}
+        stamps = [[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in s] for s in sets]
+        assert times <= set().union(*stamps)
+        # Of its newest image; only at the start one may be unusable, when its calibration is not there yet.
+        assert len(times - {max(of_set) for of_set in stamps}) <= 1
 
 
 class MovingTracker(StillTracker):
