@@ -14,9 +14,8 @@ from syncl_core.config import SynclConfig
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.training.ablations import ablated
-from syncl_core.training.distributed import Workers, join
-from syncl_core.training.encoded import EncodedFrames
-from syncl_core.training.run import Run, make_run, optimise
+from syncl_core.training.distributed import join
+from syncl_core.training.run import Run, make_run, optimise, with_kept_maps
 from syncl_core.training.sources import training_source
 
 BASELINE = "table4a/1"
@@ -29,11 +28,14 @@ def measure_steps(
     """`step_times` of untrained networks, and the name of the device as "device"."""
     workers = join(device)
     configs = [ablated(config, name) for name in (row, BASELINE)]
-    dataset = _world(configs[0], warmup + pairs, workers)
+    short = replace(config, train=replace(config.train, iterations=warmup + pairs, workers=0))
+    source = training_source("world", "", "train", short, workers)
+    dataset = ClipDataset(source, short)
     sampler = RunSampler(config.train.batch_size, 0, min(_CLIPS, warmup + pairs))
     clips = list(make_loader(dataset, sampler, 0, workers.device))
     with tempfile.TemporaryDirectory(prefix="syncl-bench-") as folder:
-        runs = [_ready(each, Path(folder), workers, clips, len(dataset)) for each in configs]
+        new = (make_run(each, Path(folder), workers, len(dataset)) for each in configs)
+        runs = [with_kept_maps(run, source, Path(folder), len(dataset)) for run in new]
         return {"device": device_name(workers.device)} | step_times(*runs, clips, warmup, pairs)
 
 
@@ -42,8 +44,12 @@ def step_times(
 ) -> dict[str, float]:
     """Seconds of a training step of both, on the same clips, in turn: what disturbs the machine disturbs both.
 
-    `step_ratio` is the median over pairs, `step_ratio_spread` half the distance of its quartiles.
+    A frozen encoder has seen the clips before, as in most of a training. `step_ratio` is the median over pairs,
+    `step_ratio_spread` half the distance of its quartiles.
     """
+    for run in (row, baseline):
+        for clip in clips if run.encoded else ():
+            run.encoded(clip.to(run.workers.device))
     seconds = {"row": [], "baseline": []}
     for i in range(warmup + pairs):
         both = [("row", row), ("baseline", baseline)]
@@ -62,23 +68,6 @@ def step_times(
         "step_ratio": statistics.median(ratios),
         "step_ratio_spread": (high - low) / 2,
     }
-
-
-def _world(config: SynclConfig, iterations: int, workers: Workers) -> ClipDataset:
-    """Enough of it for so many iterations."""
-    short = replace(config, train=replace(config.train, iterations=iterations, workers=0))
-    return ClipDataset(training_source("world", "", "train", short, workers), short)
-
-
-def _ready(config: SynclConfig, folder: Path, workers: Workers, clips: Sequence[Clip], clips_per_epoch: int) -> Run:
-    """A run about to make its first step. A frozen encoder has seen the clips already, as in most of a training."""
-    run = make_run(config, folder, workers, clips_per_epoch)
-    if not config.train.freeze_encoder:
-        return run
-    encoded = EncodedFrames(folder, run.model.tracker, "bench", clips_per_epoch)
-    for clip in clips:
-        encoded(clip.to(workers.device))
-    return replace(run, encoded=encoded)
 
 
 def wait_for(device: torch.device) -> None:

@@ -46,8 +46,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--precision", default="fp32", help="fp32, or bf16 by autocast (default: fp32)")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")
-    parser.add_argument("--frames", type=int, help="frames, or pairs of steps, to measure (default: 10; 200 on a GPU)")
-    parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU)")
+    parser.add_argument(
+        "--frames", type=int, help="frames to measure (default: 10; 200 on a GPU); train: pairs of steps (12)"
+    )
+    parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU; train: 2)")
     parser.add_argument("--size", type=_size, default=(1600, 900), metavar="WxH", help="of the JPEGs, default 1600x900")
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bench_training(args: argparse.Namespace) -> int:
+    import json
+
     import torch
 
     from syncl_core.bench.table import format_table
@@ -73,6 +77,7 @@ def _bench_training(args: argparse.Namespace) -> int:
     from syncl_core.commands.train import with_settings
     from syncl_core.config import load_config
     from syncl_core.errors import InputError
+    from syncl_core.io.files import write_text
 
     if len(args.config) != 1:
         raise InputError("bench train: name one tracker with -c")
@@ -94,6 +99,8 @@ def _bench_training(args: argparse.Namespace) -> int:
         ],
     ]
     print(format_table(["row", "s, median", "ratio"], rows, args.markdown))
+    if args.json:
+        write_text(args.json, json.dumps({"tracker": config.name, "row": args.ablation} | times, indent=2) + "\n")
     return 0
 
 

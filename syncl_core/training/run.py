@@ -80,10 +80,7 @@ def train(
                 print(line)
         if tracker is not run.model.tracker:
             load_whole(run.model.tracker, tracker.state_dict())
-    if config.train.freeze_encoder:
-        tracker = whole_tracker(run.model.tracker)
-        frames = " ".join(f"{scene} {source.num_key_frames(scene)}" for scene in source.scene_names)
-        run = replace(run, encoded=EncodedFrames(encoded or folder, tracker, frames, len(dataset)))
+    run = with_kept_maps(run, source, encoded or folder, len(dataset))
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
@@ -123,6 +120,14 @@ def make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoc
         optimizer=make_optimizer(model, config.train),
         iterations=num_iterations(config, clips_per_epoch, workers.size),
     )
+
+
+def with_kept_maps(run: Run, source: ClipSource, folder: Path, num_key_frames: int) -> Run:
+    """With a frozen encoder, the run that keeps what it makes of the source's key frames in `folder`."""
+    if not run.config.train.freeze_encoder:
+        return run
+    frames = " ".join(f"{scene} {source.num_key_frames(scene)}" for scene in source.scene_names)
+    return replace(run, encoded=EncodedFrames(folder, whole_tracker(run.model.tracker), frames, num_key_frames))
 
 
 def _iterate(

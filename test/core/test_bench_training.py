@@ -1,5 +1,7 @@
 """`syncl bench train`: steps of a row and of the baseline take turns; what a frozen encoder makes is not timed."""
 
+import json
+
 import pytest
 from train_fixture import ToySource, toy_config
 
@@ -8,6 +10,7 @@ from syncl_core.cli import main
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.training.distributed import Workers
+from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.run import make_run
 
 TINY = "image: {height: 32, width: 80}\nmodel: {num_layers: 1, num_queries: 8}\ntrack: {slots: 8}\n"
@@ -38,11 +41,13 @@ def test_the_command_tells_the_ratio(tmp_path, capsys):
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)
     asked = ["--frames", "2", "--warmup", "0", "--set", "train.clip_length=2", "--device", "cpu", "--markdown"]
+    asked += ["--json", str(tmp_path / "steps.json")]
     assert main(["bench", "train", "-c", str(config), *asked]) == 0
     said = capsys.readouterr().out
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
     assert [row[0] for row in cells] == ["row", "---------", "table4a/1", "table4a/5"]
     (_, theirs, one), (_, ours, ratio) = cells[2:]
+    assert json.loads((tmp_path / "steps.json").read_text())["step_seconds"] == pytest.approx(float(ours), abs=1e-3)
     assert one == "1" and float(theirs) > 0 and float(ours) > 0 and 0.1 < float(ratio.split()[0]) < 10
 
 
@@ -50,14 +55,13 @@ def test_a_frozen_encoder_has_seen_all_clips_before(tmp_path, monkeypatch):
     train = {"freeze_encoder": True, "resize": [1.0, 1.0], "grid_mask": 0.0, "flip": 0.0}
     model = {"framework": "mutr3d", "detector": "detr3d", "num_queries": 20}
     config = with_values(toy_config(), {"model": model, "train": train})
-    encoded, timed = [], []
-    monkeypatch.setattr(training, "step_times", lambda *runs: timed.append(len(encoded)) or {})
+    events = []
     monkeypatch.setattr(training, "training_source", lambda *_: ToySource())
-    monkeypatch.setattr(
-        training.EncodedFrames, "__call__", lambda self, clip: encoded.append(clip.names) or (None,) * len(clip.frames)
-    )
+    monkeypatch.setattr(training, "optimise", lambda run, clip, i: events.append("step"))
+    see = EncodedFrames.__call__
+    monkeypatch.setattr(EncodedFrames, "__call__", lambda self, clip: events.append("see") or see(self, clip))
     training.measure_steps(config, "table4a/5", "cpu", warmup=1, pairs=1)
-    assert timed == [4] and encoded[:2] == encoded[2:]  # two batches for both
+    assert events == ["see"] * 4 + ["step"] * 4  # two batches, two rows
 
 
 @pytest.mark.parametrize(

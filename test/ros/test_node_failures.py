@@ -145,10 +145,10 @@ def test_message_filters_in_front_of_the_intake(monkeypatch):
             self.call(message)
 
     class ApproximateTimeSynchronizer(SimpleFilter):
-        """Forwards a set whenever every camera has one within the slop: enough for a rig without faults."""
+        """Of the sets with an image of every camera within the slop it forwards every other one."""
 
         def __init__(self, filters, queue_size, slop):
-            self.latest = {}
+            self.latest, self.complete = {}, 0
             for i, source in enumerate(filters):
                 source.registerCallback(lambda message, i=i: self.add(i, message))
             self.count, self.slop_s = len(filters), slop
@@ -158,19 +158,18 @@ def test_message_filters_in_front_of_the_intake(monkeypatch):
             self.latest[i] = message
             if len(self.latest) == self.count:
                 chosen = [self.latest[k] for k in range(self.count)]
-                self.latest = {}
-                sets.append(chosen)
-                self.call(*chosen)
+                self.latest, self.complete = {}, self.complete + 1
+                if self.complete % 2:
+                    sets.append(chosen)
+                    self.call(*chosen)
 
     members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
     stand_in(monkeypatch, "message_filters", **members)
     with running(fragile()[1], "sync.policy:=approximate_time", "sync.process_period:=0.2") as (_, watcher):
         watcher.wait_for_tracks(4)
         times = {objects.t_ns for objects in watcher.tracks}
-        stamps = [[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in s] for s in sets]
-        assert times <= set().union(*stamps)
-        # Of its newest image; only at the start one may be unusable, when its calibration is not there yet.
-        assert len(times - {max(of_set) for of_set in stamps}) <= 1
+        forwarded = {m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for of_set in sets for m in of_set}
+        assert times <= forwarded  # the intake forms sets again, of no other images
 
 
 class MovingTracker(StillTracker):

@@ -124,7 +124,8 @@ def _cost_tasks(folder: Path, study: Study, training: Place, evaluation: Place) 
         for seed in study.seeds:
             run, baseline = run_of(study, row, seed), run_of(study, BASELINE, seed)
             places = {"folder": folder / run.folder, "baseline_folder": folder / baseline.folder}
-            task = CostTask(planned=run, baseline=baseline, **places, training=training, evaluation=evaluation)
+            data = {"training": training, "evaluation": evaluation, "encoded": folder / ENCODED}
+            task = CostTask(planned=run, baseline=baseline, **places, **data)
             if all((place / "result.json").is_file() for place in places.values()):
                 tasks.setdefault(run.row, task)
                 break

@@ -13,7 +13,8 @@ from syncl_core.bench.measure import device_name
 from syncl_core.bench.training import step_times, wait_for
 from syncl_core.checkpoint import load_checkpoint
 from syncl_core.config import SynclConfig, with_values
-from syncl_core.data.clips import Clip, ClipDataset
+from syncl_core.data.clip_source import ClipSource
+from syncl_core.data.clips import ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.frames import make_frame
@@ -22,7 +23,7 @@ from syncl_core.tensors import Frame
 from syncl_core.tracking.base import Tracker
 from syncl_core.training.comparison.study import Place, PlannedRun
 from syncl_core.training.distributed import Workers, join
-from syncl_core.training.run import LAST, SNAPSHOT, Run, make_run, optimise
+from syncl_core.training.run import LAST, SNAPSHOT, Run, make_run, optimise, with_kept_maps
 from syncl_core.training.snapshot import load_snapshot
 from syncl_core.training.sources import training_source
 
@@ -40,6 +41,7 @@ class CostTask:
     baseline_folder: Path
     training: Place
     evaluation: Place
+    encoded: Path | None = None  # where the runs share what their frozen encoder makes of key frames
 
     @property
     def name(self) -> str:
@@ -51,13 +53,17 @@ class CostTask:
 
     def run(self, device: str) -> bool:
         workers = join(device)
-        clips = self._clips(workers)
+        config, place = self.planned.config, self.training
+        source = training_source(place.data, place.version, place.split, config, workers)
+        dataset = ClipDataset(source, config)
+        sampler = RunSampler(config.train.batch_size, 0, _CLIPS)  # the first batches of the run
+        clips = list(make_loader(dataset, sampler, 0, workers.device))
         before = _reset_peak(workers.device)
-        row = self._ready(self.planned.config, self.folder, workers, clips)
+        row = self._ready(config, self.folder, workers, source, len(dataset))
         for i in range(_WARMUP):
             optimise(row, clips[i % len(clips)], i)
         memory = _peak(workers.device) - before
-        baseline = self._ready(self.baseline.config, self.baseline_folder, workers, clips)
+        baseline = self._ready(self.baseline.config, self.baseline_folder, workers, source, len(dataset))
         values = {
             "row": self.planned.row,
             "seed": self.planned.seed,
@@ -71,18 +77,11 @@ class CostTask:
         write_text(self.folder / COST, json.dumps(values, indent=2) + "\n")
         return True
 
-    def _clips(self, workers: Workers) -> list[Clip]:
-        """The first batches of the run."""
-        config, place = self.planned.config, self.training
-        source = training_source(place.data, place.version, place.split, config, workers)
-        sampler = RunSampler(config.train.batch_size, 0, _CLIPS)
-        return list(make_loader(ClipDataset(source, config), sampler, 0, workers.device))
-
-    def _ready(self, config: SynclConfig, folder: Path, workers: Workers, clips: list[Clip]) -> Run:
+    def _ready(self, config: SynclConfig, folder: Path, workers: Workers, source: ClipSource, num_frames: int) -> Run:
         """A run with its trained weights, about to make a step."""
-        run = make_run(config, folder, workers, clips_per_epoch=len(clips))
+        run = make_run(config, folder, workers, num_frames)
         run.model.load_state_dict(load_snapshot(folder / SNAPSHOT, config, workers.size)["model"])
-        return run
+        return with_kept_maps(run, source, self.encoded or folder, num_frames)
 
     def _inference(self, device: torch.device) -> dict:
         """The same weights with everything that was trained still there, and as the baseline loads them."""
