@@ -20,6 +20,7 @@ class LossConfig:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     code_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)  # of the box code's entries
+    quality_distance: float = 0.0  # metres; above 0 a row is taught to score by how near its box is (losses/focal.py)
     forecast_mean: str = "annotated"  # over annotated steps; "as_released" also counts the others, as zeros
 
 
@@ -114,6 +115,7 @@ _NUMBERS = {  # least, largest
     "loss.forecast_weight": (0, 1e3),
     "loss.focal_alpha": (0, 1),
     "loss.focal_gamma": (0, 10),
+    "loss.quality_distance": (0, 1e3),
     "filter.candidates": (1, 1000),
     "filter.iterations": (1, 1000),
     "filter.variance_floor": (1e-9, 1e3),

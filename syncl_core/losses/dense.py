@@ -24,7 +24,7 @@ _PRIOR = 0.01  # initial class probability
 _TYPICAL_LOG_DEPTH = 4.0  # of an object 20 m away, seen through the unit focal length of a small image
 _VIEW_WEIGHTS = (0.5, 0.5, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # of the numbers in `dense_targets.VIEW_SIZE`
 _SIGHT_WEIGHTS = (1.0, 1.0, 0.2, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5)  # of the numbers in `lift.VIEW_SIZE`
-_DEPTH_WEIGHT = 4.0  # of the log depth that a sight comes to
+_DEPTH_WEIGHT = 10.0  # of the log depth that a sight comes to: of a box's place it is the least certain part
 _OFFSET_UNIT = 2.0  # cells
 
 
@@ -47,9 +47,10 @@ class DenseHead(nn.Module):
     def forward(self, memory: Seen, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
         """Weighted scalars by name, the mean over the maps.
 
-        Focal loss of all cells and L1 of those that show an object, both by the number of the latter. With votes
-        also the focal loss of being a middle, by the number of middles (cells beside one count for nothing), and the
-        cross-entropy of showing an object, both kinds of cells alike.
+        Focal loss of all cells and L1 of those that show an object, both by the number of the latter. With votes, L1
+        is a mean in which an object that n cells of an image show counts as sqrt(n), or the nearest would count for
+        nearly all; also the focal loss of being a middle, by the number of middles (cells beside one count for
+        nothing), and the cross-entropy of showing an object, both kinds of cells alike.
         """
         targets = clean_targets(targets)
         losses = []
@@ -91,13 +92,14 @@ class DenseHead(nn.Module):
         views = sights[..., : lift.VIEW_SIZE]
         too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
         error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
+        share = positive / _cells_alike(wanted).sqrt()
         middle, beside = dense_targets.middles(wanted, where[1])
         of_middle = sigmoid_focal_loss(
             sights[..., MIDDLE], middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
         )
         doubt = functional.binary_cross_entropy_with_logits(sights[..., BELIEF], positive.float(), reduction="none")
         return {
-            "dense_sight": torch.where(positive, error, 0.0).sum() / positive.sum().clamp(min=1),
+            "dense_sight": torch.where(positive, error * share, 0.0).sum() / share.sum().clamp(min=1),
             "dense_middle": torch.where(looked & ~beside, of_middle, 0.0).sum() / middle.sum().clamp(min=1),
             "dense_belief": _mean(doubt, positive) + _mean(doubt, looked & ~positive),
         }
@@ -108,6 +110,14 @@ def _owners(wanted: DenseTargets) -> tuple[torch.Tensor, ...]:
     positive, owner = wanted.owner >= 0, wanted.owner.clamp(min=0)
     scene = torch.arange(len(owner), device=owner.device).view(-1, 1, 1, 1)
     return positive, owner, scene, torch.arange(owner.shape[1], device=owner.device).view(-1, 1, 1)
+
+
+def _cells_alike(wanted: DenseTargets) -> torch.Tensor:
+    """How many cells of its image show the object that a cell shows, [B, N, h, w] float32; 1 where it shows none."""
+    owner = wanted.owner.flatten(2) + 1
+    counts = torch.zeros((*owner.shape[:2], wanted.view.shape[2] + 1), device=owner.device)
+    counts = counts.scatter_add(2, owner, torch.ones_like(owner, dtype=counts.dtype))
+    return torch.where(owner > 0, counts.gather(2, owner), 1.0).view_as(wanted.owner)
 
 
 def _by_cell(values: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import distributed
 
 from syncl_core.losses.box_loss import weighted_l1
-from syncl_core.losses.focal import sigmoid_focal_loss
+from syncl_core.losses.focal import sigmoid_focal_loss, soft_target
+from syncl_core.models.box_code import code_center
 from syncl_core.strategy_config import LossConfig
 from syncl_core.tensors import Targets
 
@@ -29,18 +30,24 @@ def set_sums(
     config: LossConfig,
     code_weights: torch.Tensor,  # [10] `config.code_weights` on the device
 ) -> SetSums:
-    """Every counting row learns its object's class or background; rows with an object also learn its box."""
+    """Every counting row learns its object's class or background; rows with an object also learn its box.
+
+    With `quality_distance` a row far from its object learns less of its class: see losses/focal.py.
+    """
     positive = counts & (target >= 0)
     scene = torch.arange(target.shape[1], device=target.device)[:, None]
     index = target.clamp(min=0)
     classes = torch.arange(logits.shape[-1], device=logits.device)
     one_hot = (targets.label[scene, index][..., None] == classes) & positive[..., None]
+    wanted = targets.box[scene, index]
+    quality = soft_target(code_center(box), code_center(wanted), config.quality_distance)
+    soft = torch.where(one_hot, quality[..., None], 0.0)
     # Rows that do not count may hold anything: they are replaced first, or a NaN would return with the gradient.
     kept_logits = torch.where(counts[..., None], logits.float(), 0.0)
-    focal = sigmoid_focal_loss(kept_logits, one_hot.float(), config.focal_alpha, config.focal_gamma)
+    focal = sigmoid_focal_loss(kept_logits, soft, config.focal_alpha, config.focal_gamma)
     return SetSums(
         of_class=torch.where(counts[..., None], focal, 0.0).sum(dim=(2, 3)),
-        of_box=weighted_l1(box, targets.box[scene, index], positive, code_weights).sum(dim=2),
+        of_box=weighted_l1(box, wanted, positive, code_weights).sum(dim=2),
         positives=positive.sum(dim=2).float(),
     )
 

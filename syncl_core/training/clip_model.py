@@ -11,7 +11,7 @@ from syncl_core.losses.dense import DenseHead
 from syncl_core.tensors import Frame, Targets
 from syncl_core.tracking.base import Decision, Observation, Seen, Tracker
 from syncl_core.train_config import TrainConfig
-from syncl_core.training.track_noise import disturbed
+from syncl_core.training.track_noise import disturbed, within_reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +57,14 @@ class ClipModel(nn.Module):
             losses += [judged.losses, self._helpers(observation.memory, frame, target)]
             stats.append(judged.stats)
             if framework == "pf_track" or number < len(frames):
-                state = self.tracker.commit(observation, self._decision(observation, judged.identity))
+                state = self.tracker.commit(observation, self._decision(observation, judged.identity, target))
                 losses.append(self.criterion.forecast(state, target))
         return {"losses": _join(losses, torch.sum) | self._unused(), "stats": _join(stats, torch.nanmean)}
 
-    def _decision(self, observation: Observation, identity: torch.Tensor) -> Decision:
+    def _decision(self, observation: Observation, identity: torch.Tensor, target: Targets) -> Decision:
         """The ground truth's, [B, M], with the accidents that the configuration asks for."""
         train = self.tracker.config.train
+        identity = within_reach(identity, observation.head.box[-1], target, train.lost_distance)
         score = observation.head.logits[-1].sigmoid().amax(dim=-1)
         return disturbed(identity, score, observation.valid, train.dropped_tracks, train.false_tracks)
 

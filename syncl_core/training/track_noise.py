@@ -6,6 +6,9 @@ that sees nothing else believes every track and finds no object that appears lat
 
 import torch
 
+from syncl_core.losses.padding import clean_targets
+from syncl_core.models.box_code import code_center
+from syncl_core.tensors import Targets
 from syncl_core.tracking.base import Decision, assigned
 
 NOBODY = 1 << 40
@@ -34,3 +37,21 @@ def disturbed(
     wrong = valid & ~owns & (rank < count)
     rows = torch.arange(identity.shape[1], device=identity.device)
     return assigned(torch.where(wrong, NOBODY + rows, torch.where(stays, identity, -1)))
+
+
+def within_reach(
+    identity: torch.Tensor,  # [B, M] int64 of the object that a row owns; -1 = none
+    box: torch.Tensor,  # [B, M, 10] box codes of the rows
+    targets: Targets,
+    distance: float,  # metres on the ground; 0 = any
+) -> torch.Tensor:
+    """`identity` without the rows that are farther away from their object: they have lost it (MOTR does so by overlap).
+
+    The object then has to be found anew, as at inference, where a track that is off loses its score and ends.
+    """
+    if not distance:
+        return identity
+    targets = clean_targets(targets)
+    owns = (identity[..., None] == targets.identity[:, None]) & targets.valid[:, None]  # [B, M, G]
+    away = torch.cdist(code_center(box)[..., :2].detach().float(), code_center(targets.box)[..., :2])
+    return torch.where((owns & (away <= distance)).any(dim=-1), identity, -1)

@@ -12,13 +12,14 @@ ALPHA, GAMMA = 0.25, 2.0
 CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
 
 
-def focal_loss(logits: torch.Tensor, label: int | None) -> torch.Tensor:
-    """Of one row of logits; label None = background."""
+def focal_loss(logits: torch.Tensor, label: int | None, wanted: float = 1.0) -> torch.Tensor:
+    """Of one row of logits; label None = background. `wanted`: what the label's score should be."""
     total = logits.new_zeros(())
     for c in range(len(logits)):
         p = 1 / (1 + torch.exp(-logits[c]))
         if c == label:
-            total = total - ALPHA * (1 - p) ** GAMMA * torch.log(p)
+            entropy = -wanted * torch.log(p) - (1 - wanted) * torch.log(1 - p)
+            total = total + (ALPHA * wanted + (1 - ALPHA) * (1 - wanted)) * abs(wanted - p) ** GAMMA * entropy
         else:
             total = total - (1 - ALPHA) * p**GAMMA * torch.log(1 - p)
     return total
@@ -43,14 +44,25 @@ def box_loss(box: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def set_loss(logits, box, owners: list, counts: list, objects: list[dict]) -> tuple[torch.Tensor, torch.Tensor, int]:
+def quality(box: torch.Tensor, target: torch.Tensor, half: float) -> float:
+    """Of a row's box: one half at the distance `half`."""
+    away = math.hypot(float(box[0] - target[0]), float(box[1] - target[1]))
+    return 0.5 ** ((away / half) ** 2) if half else 1.0
+
+
+def set_loss(
+    logits, box, owners: list, counts: list, objects: list[dict], half: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Sums of both losses over one layer's rows and the number of positives; owners: index into objects, or None."""
     of_class, of_box, positives = logits.new_zeros(()), logits.new_zeros(()), 0
     for m, owner in enumerate(owners):
         if not counts[m]:
             continue
-        of_class = of_class + focal_loss(logits[m], None if owner is None else objects[owner]["label"])
-        if owner is not None:
+        if owner is None:
+            of_class = of_class + focal_loss(logits[m], None)
+        else:
+            wanted = quality(box[m], objects[owner]["box"], half)
+            of_class = of_class + focal_loss(logits[m], objects[owner]["label"], wanted)
             of_box = of_box + box_loss(box[m], objects[owner]["box"])
             positives += 1
     return of_class, of_box, positives

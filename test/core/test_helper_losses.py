@@ -1,6 +1,8 @@
 """The losses that only help the training along: dense targets and denoising queries, against slow references."""
 
 import dataclasses
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -137,7 +139,7 @@ def test_what_the_loss_of_votes_counts():
         is_middle, beside = middles(wanted, image_size)
         depth_of = _depths(votes[:, :, :10], frame)
         error = focal = number = 0.0
-        doubts = {True: [], False: []}
+        doubts, cells = {True: [], False: []}, Counter(_cells_of(wanted.owner))
         for b, n, i, j in np.ndindex(*wanted.owner.shape):
             if not frame.camera_valid[b, n]:
                 continue
@@ -150,15 +152,21 @@ def test_what_the_loss_of_votes_counts():
                 code = targets.box[b, owner].expand(2, 3, *size, 10)
                 goal = lift.view_of(code, frame.image_from_model, image_size, -1.84)[b, n, i, j]
                 weights = torch.tensor([1, 1, 0.2, 1, 1, 1, 1, 1, 0.5, 0.5])
-                error += float(((sight[:10] - goal).abs() * weights).sum())
+                of_cell = float(((sight[:10] - goal).abs() * weights).sum())
                 true_depth = _depths(targets.box[b, owner].view(1, 1, 10, 1, 1).expand(2, 3, -1, -1, -1), frame)
-                error += 4 * abs(float((depth_of[b, n, i, j] / true_depth[b, n, 0, 0]).log()))
-                number += 1
+                of_cell += 10 * abs(float((depth_of[b, n, i, j] / true_depth[b, n, 0, 0]).log()))
+                error += of_cell / math.sqrt(cells[b, n, owner])
+                number += 1 / math.sqrt(cells[b, n, owner])
         sums["dense_sight"].append(error / number)
         sums["dense_middle"].append(focal / int(is_middle.sum()))
         sums["dense_belief"].append(sum(np.mean(of) for of in doubts.values() if of))
     for name, values in sums.items():
         assert losses[name].item() == pytest.approx(np.mean(values), rel=1e-3), name
+
+
+def _cells_of(owner):
+    """Scene, camera and object of every cell [B, N, h, w] that shows one."""
+    return [(b, n, int(owner[b, n, i, j])) for b, n, i, j in np.ndindex(*owner.shape) if owner[b, n, i, j] >= 0]
 
 
 def _depths(codes, frame):
