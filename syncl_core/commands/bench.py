@@ -25,6 +25,7 @@ scaling and publishing, between processes.
 """
 
 MAX_THREADS = 1024
+IMAGE_SIZE = (1600, 900)  # of the fake JPEGs
 
 
 def add_parser(subparsers) -> None:
@@ -44,13 +45,13 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--precision", default="fp32", help="fp32, or bf16 by autocast (default: fp32)")
+    parser.add_argument("--precision", help="fp32 (default), or bf16 by autocast; of trackers only")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")
     parser.add_argument(
         "--frames", type=int, help="frames to measure (default: 10; 200 on a GPU); train: pairs of steps (12)"
     )
     parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU; train: 2)")
-    parser.add_argument("--size", type=_size, default=(1600, 900), metavar="WxH", help="of the JPEGs, default 1600x900")
+    parser.add_argument("--size", type=_size, metavar="WxH", help="of the JPEGs, default 1600x900; not of train")
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     train = parser.add_argument_group("bench train")
@@ -81,6 +82,9 @@ def _bench_training(args: argparse.Namespace) -> int:
 
     if len(args.config) != 1:
         raise InputError("bench train: name one tracker with -c")
+    for name, key in {"precision": "train.precision=bf16", "size": "image.width=448"}.items():
+        if getattr(args, name) is not None:
+            raise InputError(f"bench train: --{name} is not for training steps; change the configuration: --set {key}")
     _check_counts(args)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -125,7 +129,7 @@ def _bench_node(args: argparse.Namespace) -> int:
     for package in ("rclpy", "syncl_ros"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"bench node: {package} is not found; source a ROS 2, or run `make setup`")
-    width, height = args.size
+    width, height = args.size or IMAGE_SIZE
     given = {"seconds": args.seconds, "rate": args.rate, "size": f"{width}x{height}", "transport": args.transport}
     flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
     return subprocess.call([sys.executable, "-m", "syncl_ros.bench_node", *flags])
@@ -146,11 +150,11 @@ def _bench_trackers(args: argparse.Namespace) -> int:
     frames, warmup = (200, 20) if args.device.startswith("cuda") else (10, 2)
     options = BenchOptions(
         device=args.device,
-        precision=args.precision,
+        precision=args.precision or "fp32",
         threads=args.threads,
         frames=frames if args.frames is None else args.frames,
         warmup=warmup if args.warmup is None else args.warmup,
-        image_size=args.size,
+        image_size=args.size or IMAGE_SIZE,
     )
     configs = args.config or shipped_configs()
     for config in configs:

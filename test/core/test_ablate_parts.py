@@ -72,6 +72,7 @@ def test_means_and_spreads_by_hand(tmp_path, capsys):
     assert "table4b/gmm" in page  # shares its runs with table4a/5
     assert results["rows"]["table4b/gmm"]["metrics"] == row["metrics"] and len(results["runs"]) == 6
     assert "| `\u2588\u2584\u2581` | 9 to 2 |" in page
+    assert "Inference was not measured" in page and "bit for bit |" not in page
 
 
 def test_rows_that_are_one_network_share_their_runs():

@@ -74,6 +74,8 @@ def test_a_frozen_encoder_has_seen_all_clips_before(tmp_path, monkeypatch):
         (["-c", "CONFIG", "--set", "train.epoch=1"], "train.epoch"),
         (["-c", "CONFIG", "--frames", "0"], "--frames"),
         (["-c", "CONFIG", "--warmup", "-1"], "--warmup"),
+        (["-c", "CONFIG", "--precision", "bf16"], "--set train.precision=bf16"),
+        (["-c", "CONFIG", "--size", "160x90"], "--size"),
     ],
 )
 def test_a_bad_request_is_one_line(arguments, culprit, tmp_path, capsys):

@@ -139,6 +139,8 @@ def _inference(rows: Sequence[str], results: dict) -> list[str]:
             both = f"{1e3 * cost['inference_seconds']:.1f} | {1e3 * cost['bare_inference_seconds']:.1f}"
             equal = f"{'yes' if cost['inference_equal'] else 'NO'}, {cost['inference_frames']} frames"
             lines.append(f"| {row} | {both} | {cost['inference_ratio']:.2f} | {equal} |")
+    if len(lines) == 2:
+        return ["Inference was not measured: no row with SynCL has been timed."]
     return ["At inference the same weights, with what only training needs and without it:", "", *lines]
 
 
