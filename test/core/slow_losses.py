@@ -46,7 +46,7 @@ def box_loss(box: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def quality(box: torch.Tensor, target: torch.Tensor, half: float) -> float:
     """Of a row's box: one half at the distance `half`."""
-    away = math.hypot(float(box[0] - target[0]), float(box[1] - target[1]))
+    away = math.hypot(*(box[:2] - target[:2]).tolist())
     return 0.5 ** ((away / half) ** 2) if half else 1.0
 
 
