@@ -51,5 +51,5 @@ def test_near_actors_of_an_unseen_scene_are_found_and_keep_their_identity():
             followed += owner.get(name) == identity
             owner[name] = identity
     assert there > 40
-    assert found / there > 0.5
-    assert followed / found > 0.5
+    assert found / there > 0.65
+    assert followed / found > 0.6
