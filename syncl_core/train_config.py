@@ -40,7 +40,7 @@ class TrainConfig:
     denoising_radius: float = 5.0  # ... at most so many metres away
 
     dropped_tracks: float = 0.0  # probability that a track is lost between two frames (MUTR3D: 0.1)
-    lost_distance: float = 0.0  # metres; above 0 a track farther than that from its object has lost it
+    lost_distance: float = 0.0  # metres: a track farther than that from its object has lost it; 0 = never
     false_tracks: float = 0.0  # false tracks that live on, for every true one (MUTR3D: 0.3)
 
     resize: tuple[float, ...] = (0.94, 1.25)  # image scale is drawn from this range, once per clip; 1 = as at inference

@@ -92,7 +92,7 @@ class DenseHead(nn.Module):
         views = sights[..., : lift.VIEW_SIZE]
         too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
         error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
-        share = positive / _cells_alike(wanted).sqrt()
+        share = positive / _cells_per_object(wanted).sqrt()
         middle, beside = dense_targets.middles(wanted, where[1])
         of_middle = sigmoid_focal_loss(
             sights[..., MIDDLE], middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
@@ -112,7 +112,7 @@ def _owners(wanted: DenseTargets) -> tuple[torch.Tensor, ...]:
     return positive, owner, scene, torch.arange(owner.shape[1], device=owner.device).view(-1, 1, 1)
 
 
-def _cells_alike(wanted: DenseTargets) -> torch.Tensor:
+def _cells_per_object(wanted: DenseTargets) -> torch.Tensor:
     """How many cells of its image show the object that a cell shows, [B, N, h, w] float32; 1 where it shows none."""
     owner = wanted.owner.flatten(2) + 1
     counts = torch.zeros((*owner.shape[:2], wanted.view.shape[2] + 1), device=owner.device)

@@ -29,8 +29,8 @@ def sigmoid_focal_loss(
 
 
 def soft_target(
-    place: torch.Tensor,  # [..., 2 or 3] horizontal coordinates first, metres
-    goal: torch.Tensor,  # like `place`: where the object is
+    place: torch.Tensor,  # [..., 3] centre of the row's box, metres, model frame
+    goal: torch.Tensor,  # [..., 3] centre of its object's
     half: float,  # metres: the distance on the ground at which the target is 1/2; 0 = it is 1 everywhere
 ) -> torch.Tensor:
     """What the class of a matched row is taught, [...]: 2^-(distance / half)^2, without gradient."""

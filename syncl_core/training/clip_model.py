@@ -64,7 +64,8 @@ class ClipModel(nn.Module):
     def _decision(self, observation: Observation, identity: torch.Tensor, target: Targets) -> Decision:
         """The ground truth's, [B, M], with the accidents that the configuration asks for."""
         train = self.tracker.config.train
-        identity = within_reach(identity, observation.head.box[-1], target, train.lost_distance)
+        box = observation.head.box[-1] if observation.refined is None else observation.refined.box
+        identity = within_reach(identity, box, target, train.lost_distance)
         score = observation.head.logits[-1].sigmoid().amax(dim=-1)
         return disturbed(identity, score, observation.valid, train.dropped_tracks, train.false_tracks)
 

@@ -6,7 +6,6 @@ that sees nothing else believes every track and finds no object that appears lat
 
 import torch
 
-from syncl_core.losses.padding import clean_targets
 from syncl_core.models.box_code import code_center
 from syncl_core.tensors import Targets
 from syncl_core.tracking.base import Decision, assigned
@@ -41,8 +40,8 @@ def disturbed(
 
 def within_reach(
     identity: torch.Tensor,  # [B, M] int64 of the object that a row owns; -1 = none
-    box: torch.Tensor,  # [B, M, 10] box codes of the rows
-    targets: Targets,
+    box: torch.Tensor,  # [B, M, 10] box codes of the rows, model frame
+    targets: Targets,  # of the same frame; empty rows may hold anything
     distance: float,  # metres on the ground; 0 = any
 ) -> torch.Tensor:
     """`identity` without the rows that are farther away from their object: they have lost it (MOTR does so by overlap).
@@ -51,7 +50,6 @@ def within_reach(
     """
     if not distance:
         return identity
-    targets = clean_targets(targets)
     owns = (identity[..., None] == targets.identity[:, None]) & targets.valid[:, None]  # [B, M, G]
-    away = torch.cdist(code_center(box)[..., :2].detach().float(), code_center(targets.box)[..., :2])
+    away = (code_center(box)[:, :, None, :2].detach() - code_center(targets.box)[:, None, :, :2]).norm(dim=-1)
     return torch.where((owns & (away <= distance)).any(dim=-1), identity, -1)
