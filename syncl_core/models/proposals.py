@@ -9,11 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from syncl_core.models.box_code import code_center, code_log_size, normalize
+from syncl_core.models.duplicates import duplicates, reach
 from syncl_core.models.position import point_sine
 from syncl_core.models.queries import SizedQueries
 from syncl_core.models.votes import MIDDLE
 
 _NEIGHBOURS = 3  # cells: of so many side by side at most one is the middle of an object
+_SPARE = 4  # times as many cells are looked at as queries are needed
+_APART = 0.5  # metres: votes nearer than half a box and that are for the same object
 _BEHIND = 1e4  # logits: a cell beside a better one comes after all others
 _HIDDEN = 1e5  # and one of a missing camera after those
 
@@ -35,19 +38,21 @@ class Proposer(nn.Module):
         votes: torch.Tensor,  # [B, N, 11, h, w]
         camera_valid: torch.Tensor,  # [B, N] bool
     ) -> SizedQueries:
-        """`num_queries` rows, the most convincing first. No gradient reaches votes from where their queries begin."""
+        """`num_queries` rows, the most convincing first, one for every object if the votes agree on where it is.
+
+        No gradient reaches votes from where their queries begin.
+        """
         middle = sights[..., MIDDLE].detach()
         best = functional.max_pool2d(middle, _NEIGHBOURS, stride=1, padding=_NEIGHBOURS // 2)
         order = middle - _BEHIND * (middle < best) - _HIDDEN * ~camera_valid[..., None, None]
-        cells = order.flatten(1).topk(self.num_queries, dim=1).indices[..., None]
-
-        def pick(values: torch.Tensor) -> torch.Tensor:
-            rows = values.movedim(2, -1).flatten(1, 3)
-            return rows.gather(1, cells.expand(-1, -1, rows.shape[-1]))
-
-        code = pick(votes.detach())
-        reference = normalize(code_center(code), self.volume).clamp(0, 1)
-        return self.at(reference, code_log_size(code), self.content(pick(features)))
+        some = order.flatten(1).topk(min(_SPARE * self.num_queries, order[0].numel()), dim=1)
+        code = _of_cells(votes.detach(), some.indices)
+        again = duplicates(code_center(code)[..., :2], reach(code, _APART), some.values)
+        chosen = (some.values - 2 * _BEHIND * again).topk(self.num_queries, dim=1).indices
+        code = code.gather(1, chosen[..., None].expand(-1, -1, code.shape[-1]))
+        place = normalize(code_center(code), self.volume).clamp(0, 1)
+        content = self.content(_of_cells(features, some.indices.gather(1, chosen)))
+        return self.at(place, code_log_size(code), content)
 
     def at(
         self,
@@ -68,3 +73,9 @@ class Proposer(nn.Module):
         """Queries at `reference` [B, M, 3] that no cell proposed: cubes of a metre, with the content of no feature."""
         content = self.content.bias.expand(*reference.shape[:2], -1)
         return self.at(reference, torch.zeros_like(reference), content)
+
+
+def _of_cells(values: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Rows [B, M, C] of maps [B, N, C, h, w] at the flat cells [B, M]."""
+    rows = values.movedim(2, -1).flatten(1, 3)
+    return rows.gather(1, cells[..., None].expand(-1, -1, rows.shape[-1]))

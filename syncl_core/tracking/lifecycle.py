@@ -14,6 +14,7 @@ from syncl_core.models.box_code import code_center
 from syncl_core.models.reasoning import Refined
 from syncl_core.tensors import TrackState
 from syncl_core.tracking.base import Decision
+from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.tracking.slots import best_rows, give_identities, select_rows
 from syncl_core.tracking.state import ROW_FIELDS
 
@@ -34,7 +35,9 @@ def judge(state: TrackState, refined: Refined, config: TrackConfig, num_tracking
     misses = torch.where(active, 0, rows.misses + 1)
     trackable = ~seen | (label < num_tracking_classes)
     keep = trackable & ((active & (alive | new)) | (alive & (misses < config.max_age)))
-    return Decision(keep=keep, seen=seen, misses=misses)
+    decision = Decision(keep=keep, seen=seen, misses=misses)
+    box = torch.where(seen[..., None], refined.box, rows.box)
+    return without_duplicates(decision, box, score * seen, seen & alive, config.duplicate_distance)
 
 
 def commit(state: TrackState, refined: Refined, decision: Decision) -> tuple[TrackState, torch.Tensor]:
