@@ -9,16 +9,17 @@ from torch import nn
 from torch.nn import functional
 
 from syncl_core.models.box_code import code_center, code_log_size, normalize
-from syncl_core.models.duplicates import duplicates, reach
+from syncl_core.models.duplicates import duplicates
 from syncl_core.models.position import point_sine
 from syncl_core.models.queries import SizedQueries
 from syncl_core.models.votes import MIDDLE
 
 _NEIGHBOURS = 3  # cells: of so many side by side at most one is the middle of an object
 _SPARE = 4  # times as many cells are looked at as queries are needed
-_APART = 0.5  # metres: votes nearer than half a box and that are for the same object
+_APART = 0.5  # metres beyond half a box: votes nearer than that are for the same object
 _BEHIND = 1e4  # logits: a cell beside a better one comes after all others
-_HIDDEN = 1e5  # and one of a missing camera after those
+_AGAIN = 2e4  # and one that votes for the place of a better one after those
+_HIDDEN = 1e5  # and one of a missing camera at the end
 
 
 class Proposer(nn.Module):
@@ -38,7 +39,7 @@ class Proposer(nn.Module):
         votes: torch.Tensor,  # [B, N, 11, h, w]
         camera_valid: torch.Tensor,  # [B, N] bool
     ) -> SizedQueries:
-        """`num_queries` rows, the most convincing first, one for every object if the votes agree on where it is.
+        """`num_queries` rows, the most convincing first, one for every object whose cells agree on where it is.
 
         No gradient reaches votes from where their queries begin.
         """
@@ -47,8 +48,8 @@ class Proposer(nn.Module):
         order = middle - _BEHIND * (middle < best) - _HIDDEN * ~camera_valid[..., None, None]
         some = order.flatten(1).topk(min(_SPARE * self.num_queries, order[0].numel()), dim=1)
         code = _of_cells(votes.detach(), some.indices)
-        again = duplicates(code_center(code)[..., :2], reach(code, _APART), some.values)
-        chosen = (some.values - 2 * _BEHIND * again).topk(self.num_queries, dim=1).indices
+        again = duplicates(code, some.values, _APART)
+        chosen = (some.values - _AGAIN * again).topk(self.num_queries, dim=1).indices
         code = code.gather(1, chosen[..., None].expand(-1, -1, code.shape[-1]))
         place = normalize(code_center(code), self.volume).clamp(0, 1)
         content = self.content(_of_cells(features, some.indices.gather(1, chosen)))

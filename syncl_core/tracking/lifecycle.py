@@ -35,9 +35,9 @@ def judge(state: TrackState, refined: Refined, config: TrackConfig, num_tracking
     misses = torch.where(active, 0, rows.misses + 1)
     trackable = ~seen | (label < num_tracking_classes)
     keep = trackable & ((active & (alive | new)) | (alive & (misses < config.max_age)))
-    decision = Decision(keep=keep, seen=seen, misses=misses)
     box = torch.where(seen[..., None], refined.box, rows.box)
-    return without_duplicates(decision, box, score * seen, seen & alive, config.duplicate_distance)
+    keep = without_duplicates(keep, box, score * seen, seen & alive, config.duplicate_distance)
+    return Decision(keep=keep, seen=seen, misses=misses)
 
 
 def commit(state: TrackState, refined: Refined, decision: Decision) -> tuple[TrackState, torch.Tensor]:

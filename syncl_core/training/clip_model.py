@@ -1,6 +1,5 @@
 """A tracker and its losses as one module: clip in, losses out. This is what PyTorch distributes."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead
 from syncl_core.tensors import Frame, Targets
-from syncl_core.tracking.base import Decision, Observation, Seen, Tracker, assigned
+from syncl_core.tracking.base import Decision, Observation, Seen, Tracker
 from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.train_config import TrainConfig
 from syncl_core.training.track_noise import disturbed, within_reach
@@ -70,10 +69,9 @@ class ClipModel(nn.Module):
         identity = within_reach(identity, box, target, train.lost_distance)
         score = observation.head.logits[-1].sigmoid().amax(dim=-1)
         # What inference would end as a duplicate is no wrong track to learn from.
-        everyone = dataclasses.replace(assigned(identity), keep=observation.valid)
         distance = self.tracker.config.track.duplicate_distance
-        alive = without_duplicates(everyone, box.detach(), score.detach(), identity >= 0, distance).keep
-        return disturbed(identity, score, alive, train.dropped_tracks, train.false_tracks)
+        possible = without_duplicates(observation.valid, box, score, identity >= 0, distance)
+        return disturbed(identity, score, possible, train.dropped_tracks, train.false_tracks)
 
     def _dense_only(self, frame: Frame, target: Targets) -> dict[str, dict[str, torch.Tensor]]:
         """What the maps alone can learn from."""

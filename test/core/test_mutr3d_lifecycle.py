@@ -39,7 +39,9 @@ def test_judgement_equals_a_loop(seed):
     score = torch.tensor([0.0, 0.2, 0.35, 0.37, 0.4, 0.9])[torch.randint(0, 6, rows, generator=generator)]
     label = torch.randint(0, 10, rows, generator=generator)
     new = (track_id < 0) & (torch.rand(rows, generator=generator) < 0.7)
-    decision = lifecycle.judge(track_id, misses, score, label, new, CONFIG, num_tracking_classes=7)
+    decision = lifecycle.judge(
+        track_id, misses, score, label, torch.zeros(*rows, 10), new, CONFIG, num_tracking_classes=7
+    )
     for b in range(3):
         for m in range(50):
             row = (track_id[b, m].item(), misses[b, m].item(), round(score[b, m].item(), 6), label[b, m].item())
@@ -54,7 +56,8 @@ def _life(scores: list[float]) -> list[tuple[bool, int]]:
     identity, misses, result = torch.tensor([[-1]]), torch.tensor([[0]]), []
     for i, score in enumerate(scores):
         new, label = torch.tensor([[i == 0]]), torch.tensor([[0]])
-        decision = lifecycle.judge(identity, misses, torch.tensor([[score]]), label, new, CONFIG, 7)
+        row = (identity, misses, torch.tensor([[score]]), label, torch.zeros(1, 1, 10), new)
+        decision = lifecycle.judge(*row, CONFIG, 7)
         identity, misses = torch.where(decision.keep, 3, -1), decision.misses
         result.append((decision.keep.item(), misses.item()))
     return result

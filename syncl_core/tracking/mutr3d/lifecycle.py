@@ -9,6 +9,7 @@ import torch
 
 from syncl_core.config import TrackConfig
 from syncl_core.tracking.base import Decision
+from syncl_core.tracking.duplicates import without_duplicates
 
 
 def judge(
@@ -16,6 +17,7 @@ def judge(
     misses: torch.Tensor,  # [B, M] int64
     score: torch.Tensor,  # [B, M] highest class probability
     label: torch.Tensor,  # [B, M] int64 its class
+    box: torch.Tensor,  # [B, M, 10] box codes, model frame
     new: torch.Tensor,  # [B, M] bool: object query, may become a track; a free slot is neither new nor alive
     config: TrackConfig,
     num_tracking_classes: int,
@@ -32,4 +34,5 @@ def judge(
     dies = missed & (misses >= config.max_age)
     trackable = weak | (label < num_tracking_classes)
     keep = trackable & ((new & confident) | (alive & ~dies))
+    keep = without_duplicates(keep, box, score, alive & ~weak, config.duplicate_distance)
     return Decision(keep=keep, seen=alive | new, misses=misses)

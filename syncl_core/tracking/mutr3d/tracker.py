@@ -12,7 +12,6 @@ from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.queries import SizedQueries
 from syncl_core.tensors import Frame, Tracks
 from syncl_core.tracking.base import Decision, Observation, Tracker
-from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.tracking.mutr3d import lifecycle
 from syncl_core.tracking.mutr3d.memory_bank import MemoryBank
 from syncl_core.tracking.mutr3d.query_interaction import QueryInteraction
@@ -62,14 +61,15 @@ class MUTR3D(DETR3D, Tracker):
         )
 
     def judge(self, observation: Observation) -> Decision:
-        num_new, limits = self.config.model.num_queries, self.config.track
+        num_new = self.config.model.num_queries
         score, label = observation.head.logits[-1].sigmoid().max(dim=-1)
         new = torch.arange(score.shape[1], device=score.device) < num_new
         misses = functional.pad(observation.state.misses, (num_new, 0))
-        rows = (observation.track_id, misses, score, label, new.expand_as(score))
-        decision = lifecycle.judge(*rows, limits, self.config.num_tracking_classes)
-        sure = (observation.track_id >= 0) & (score >= limits.filter_threshold)
-        return without_duplicates(decision, observation.head.box[-1], score, sure, limits.duplicate_distance)
+        return lifecycle.judge(
+            *(observation.track_id, misses, score, label, observation.head.box[-1], new.expand_as(score)),
+            self.config.track,
+            self.config.num_tracking_classes,
+        )
 
     def commit(self, observation: Observation, decision: Decision) -> MUTR3DState:
         head, rows = observation.head, self._with_new_rows(observation.state, observation.objects)

@@ -12,6 +12,7 @@ from syncl_core.models.stream_head import StreamPETRHead
 from syncl_core.models.stream_memory import begin, push
 from syncl_core.tensors import Frame, Tracks
 from syncl_core.tracking.base import Decision, Observation, Tracker
+from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.tracking.postprocess import read_tracks
 from syncl_core.tracking.stream.commit import commit_rows, observed
 from syncl_core.tracking.stream.state import Slots, StreamState, free_slots, init_state, propagate
@@ -87,6 +88,8 @@ class StreamDetector(ImageEncoder, Tracker):
         """Every likely row of a tracked class is a box of this frame."""
         news = observed(observation.head)
         keep = (news.score > self.config.track.score_threshold) & (news.label < self.config.num_tracking_classes)
+        nobody = torch.zeros_like(keep)
+        keep = without_duplicates(keep, news.box, news.score, nobody, self.config.track.duplicate_distance)
         return Decision(keep=keep, seen=torch.ones_like(keep), misses=torch.zeros_like(news.label))
 
     def commit(self, observation: Observation, decision: Decision) -> StreamState:

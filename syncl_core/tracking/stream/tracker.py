@@ -23,7 +23,6 @@ from torch.nn.functional import pad
 from syncl_core.models.decoder import Context
 from syncl_core.models.heads import Queries
 from syncl_core.tracking.base import Decision, Observation
-from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.tracking.mutr3d import lifecycle
 from syncl_core.tracking.stream.commit import observed, with_new_rows
 from syncl_core.tracking.stream.detector import StreamDetector, join_queries
@@ -41,13 +40,14 @@ class StreamTracker(StreamDetector):
         return join_queries(objects, tracks), track_id, self.pts_bbox_head.context(state.queue)
 
     def judge(self, observation: Observation) -> Decision:
-        news, before, limits = observed(observation.head), self.rows_before(observation), self.config.track
+        news, before = observed(observation.head), self.rows_before(observation)
         slots = observation.state.slots.track_id.shape[1]
         new = pad(torch.ones_like(observation.valid[:, slots:]), (0, slots))
-        rows = (before.track_id, before.misses, news.score, news.label, new)
-        decision = lifecycle.judge(*rows, limits, self.config.num_tracking_classes)
-        sure = (before.track_id >= 0) & (news.score >= limits.filter_threshold)
-        return without_duplicates(decision, news.box, news.score, sure, limits.duplicate_distance)
+        return lifecycle.judge(
+            *(before.track_id, before.misses, news.score, news.label, news.box, new),
+            self.config.track,
+            self.config.num_tracking_classes,
+        )
 
     def rows_before(self, observation: Observation) -> Slots:
         """What the M rows were before this frame: free where the object queries stand, then the tracks."""
