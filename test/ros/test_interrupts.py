@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
+
 
 from nuscenes_fixture import SCENES, write_tiny_nuscenes
 from processes import ROOT, RosProcess, environment
@@ -109,16 +111,36 @@ def test_interrupted_robustness_tables_are_not_written(tmp_path):
     command = [sys.executable, "-m", "syncl_core.cli", "robustness", str(root), "-c", str(config), "-o", str(output)]
     with open(tmp_path / "said", "w") as said:
         process = subprocess.Popen(
-            [*command, "--periods", *periods], env=environment(tmp_path, 100), cwd=ROOT, stdout=said, stderr=said
+            [*command, "--periods", *periods],
+            env=environment(tmp_path, 100),
+            cwd=ROOT,
+            stdout=said,
+            stderr=said,
+            preexec_fn=_heed_interrupts,
         )
-        give_up = time.monotonic() + 60
-        while not output.is_dir() and time.monotonic() < give_up and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(1.0)
-        code, give_up = None, time.monotonic() + 60
-        while code is None and time.monotonic() < give_up:
-            process.send_signal(signal.SIGINT)  # again: Python drops an interrupt that comes inside a finaliser
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(10)
-        assert code == 130, (tmp_path / "said").read_text()
+        try:
+            code = _interrupted(process, output)
+        finally:
+            process.kill()
+            process.wait()
+    assert code == 130, (tmp_path / "said").read_text()
     assert (tmp_path / "said").read_text() == "syncl: interrupted\n" and not list(output.iterdir())
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _interrupted(process: subprocess.Popen, output: Path) -> int | None:
+    """The exit code of a process that is interrupted when it has made its folder; None if it goes on."""
+    give_up = time.monotonic() + 60
+    while not output.is_dir() and time.monotonic() < give_up and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    code, give_up = None, time.monotonic() + 60
+    while code is None and time.monotonic() < give_up:
+        process.send_signal(signal.SIGINT)  # again: Python drops an interrupt that comes inside a finaliser
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(10)
+    return code
