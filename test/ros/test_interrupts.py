@@ -11,7 +11,6 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-
 from nuscenes_fixture import SCENES, write_tiny_nuscenes
 from processes import ROOT, RosProcess, environment
 
