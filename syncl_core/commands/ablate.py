@@ -8,6 +8,7 @@ EXAMPLES = """examples:
   syncl ablate CONFIG --init detector.safetensors --tables 4a --seeds 5 -o out/parts      from weights that are there
   syncl ablate CONFIG --tables 4a/4,4a/5 -o out/contrast            two rows; the baseline always comes along
   syncl ablate CONFIG --init detector.safetensors --tables 4a/5 --eval-scenes 8 --set train.iterations=300 -o out/few
+  syncl ablate CONFIG --init detector.safetensors --tables 4a/5,open -o out/open   SynCL and what the paper leaves open
   syncl ablate CONFIG --data /data/nuscenes --init detector.safetensors -o out/nuscenes --set train.epochs=6
   syncl ablate CONFIG --list                                        what would be trained
   syncl ablate --report out/ablation                                the page again, without training
@@ -29,7 +30,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("config", nargs="?", default="", metavar="CONFIG", help="YAML of the tracker, for all rows")
     parser.add_argument("-o", "--output", default="", metavar="OUT", help="folder of the comparison")
-    parser.add_argument("--tables", default="4a,4b,5", help="tables and rows, as 4a,5/2 (default: 4a,4b,5)")
+    parser.add_argument("--tables", default="4a,4b,5", help="tables and rows, as 4a,5/2,open (default: 4a,4b,5)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per row (default: 3)")
     parser.add_argument(
         "--init", default="", metavar="FILE", help="weights to start from, or the YAML of a detector to train first"
@@ -117,9 +118,9 @@ def _listed(study) -> str:
     from syncl_core.training.comparison.study import planned, run_of
 
     runs = list(planned(study))
-    lines = [f"{'row':<18}{'runs in':<18}what"]
+    lines = [f"{'row':<26}{'runs in':<26}what"]
     for row in study.rows:
-        lines.append(f"{row:<18}{run_of(study, row, study.seeds[0]).row:<18}{ABLATIONS[row].description}")
+        lines.append(f"{row:<26}{run_of(study, row, study.seeds[0]).row:<26}{ABLATIONS[row].description}")
     first = f"the detector {study.detector.name}, then " if study.detector else ""
     return "\n".join([*lines, f"{first}{len(runs)} runs: seeds {', '.join(map(str, study.seeds))}"])
 

@@ -1,7 +1,8 @@
 """The rows of the paper's ablation tables (arXiv 2411.06780), each as the keys that differ from the default strategy.
 
-`ABLATIONS["table4a/2"].values` goes over a configuration as a partial YAML file would. All rows are PF-Track on PETR,
-V2-99 at 320x800, nuScenes val. Tables 7 (length of clips) and 8 (one stage) are keys of `train:`.
+`ABLATIONS["table4a/2"].values` goes over a configuration as a partial YAML file would. The paper's figures are of
+PF-Track on PETR, V2-99 at 320x800, nuScenes val. Tables 7 (length of clips) and 8 (one stage) are keys of `train:`.
+`OPEN_CHOICES` is SynCL with one other answer to what the paper leaves open.
 """
 
 from dataclasses import dataclass
@@ -9,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """One row of a table."""
+    """One row of a table. Figures are the paper's; None where it has none."""
 
     description: str
     values: dict  # partial configuration
-    amota: float  # the paper's, percent
-    amotp: float  # metres
-    nds: float  # percent
-    map: float  # percent
+    amota: float | None = None  # percent
+    amotp: float | None = None  # metres
+    nds: float | None = None  # percent
+    map: float | None = None  # percent
 
 
 def _baseline(description: str, *figures: float) -> Ablation:
@@ -28,7 +29,7 @@ def _syncl(description: str, *figures: float, **groups: dict) -> Ablation:
 
 
 def _row(description: str, strategy: dict, figures: tuple[float, ...]) -> Ablation:
-    amota, amotp, nds, mean_ap = figures
+    amota, amotp, nds, mean_ap = figures or (None,) * 4
     values = {"syncl": strategy}
     return Ablation(description=description, values=values, amota=amota, amotp=amotp, nds=nds, map=mean_ap)
 
@@ -77,4 +78,24 @@ ABLATIONS: dict[str, Ablation] = {
     "table6/4": _syncl("at most 4 queries per object", 44.3, 1.286, 50.1, 39.5, filter={"candidates": 4}),
     "table6/5": _syncl("at most 5 queries per object (SynCL)", 44.7, 1.262, 49.7, 39.6, filter={"candidates": 5}),
     "table6/6": _syncl("at most 6 queries per object", 42.8, 1.298, 49.7, 39.2, filter={"candidates": 6}),
+}
+
+OPEN_CHOICES: dict[str, Ablation] = {
+    "open/new_born_ignored": _syncl(
+        "new-born objects' queries left out of the parallel decoder's loss", parallel={"new_born": "ignore"}
+    ),
+    "open/rejected_ignored": _syncl(
+        "queries the filter refused left out of the parallel decoder's loss", parallel={"rejected": "ignore"}
+    ),
+    "open/half_parallel": _syncl("parallel decoder's loss at half weight", parallel={"weight": 0.5}),
+    "open/force_best": _syncl("an object's best query always passes the filter", filter={"force_best": True}),
+    "open/all_pairs": _syncl("mixture fitted to all pairs' costs", filter={"pool": "all_pairs"}),
+    "open/no_threshold": _syncl("an object's five best queries, no threshold", filter={"method": "top_k"}),
+    "open/warm_contrast": _syncl("contrastive term at temperature 1", contrastive={"temperature": 1.0}),
+    "open/light_contrast": _syncl("contrastive term at a quarter of its weight", contrastive={"weight": 0.25}),
+    "open/symmetric_contrast": _syncl("contrastive term both ways", contrastive={"anchor": "symmetric"}),
+    "open/contrast_everywhere": _syncl("contrastive term in every block", contrastive={"blocks": "all"}),
+    "open/contrast_one_way": _syncl(
+        "contrastive term without gradient to object queries", contrastive={"stop_gradient": "object"}
+    ),
 }

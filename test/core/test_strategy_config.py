@@ -8,7 +8,7 @@ import yaml
 
 from syncl_core.config import config_from_dict, config_to_dict, load_config
 from syncl_core.errors import InputError
-from syncl_core.losses.ablations import ABLATIONS
+from syncl_core.losses.ablations import ABLATIONS, OPEN_CHOICES
 from syncl_core.strategy_config import _CHOICES, _NUMBERS, StrategyConfig, check_strategy
 
 
@@ -71,6 +71,26 @@ def test_every_row_of_the_tables_is_there_once():
     same = {"table4a/1": "table5/1"}
     distinct = [c for n, c in configs.items() if c != full and n not in same.values()]
     assert len({repr(c) for c in distinct}) == len(distinct)
+
+
+def test_open_choices_are_syncl_with_one_other_key():
+    full = config_to_dict(config_from_dict(StrategyConfig, {"enabled": True}))
+    changes = set()
+    for name, choice in OPEN_CHOICES.items():
+        config = config_from_dict(StrategyConfig, choice.values["syncl"])
+        check_strategy(config)
+        values = config_to_dict(config)
+        different = [
+            (group, key, str(value[key]))
+            for group, value in values.items()
+            if isinstance(value, dict)
+            for key in value
+            if value[key] != full[group][key]
+        ]
+        assert name.startswith("open/") and config.enabled and len(different) == 1, name
+        changes.add(different[0])
+        assert {choice.amota, choice.amotp, choice.nds, choice.map} == {None}
+    assert len(changes) == len(OPEN_CHOICES)
 
 
 def test_figures_of_equal_strategies_agree():

@@ -98,10 +98,13 @@ def _against_paper(rows: Sequence[str], results: dict) -> list[str]:
         cells, is_baseline = [], results["rows"][row]["runs_of"] == baseline
         for name in _IN_PAPER:
             figure, ours = getattr(ABLATIONS[row], name), results["rows"][row]["differences"][name]
-            digits, more = 3 if name == "amotp" else 1, figure - getattr(base, name)
+            digits = 3 if name == "amotp" else 1
             if is_baseline:
                 cells += [f"{figure:.{digits}f}", "", ""]
+            elif figure is None:
+                cells += ["", _cell(ours, name, signed=True), ""]
             else:
+                more = figure - getattr(base, name)
                 said = f"{figure:.{digits}f} ({more:+.{digits}f})"
                 cells += [said, _cell(ours, name, signed=True), direction(more, ours)]
         lines.append(f"| {row} | {' | '.join(cells)} |")
@@ -217,5 +220,6 @@ def _title(table: str) -> str:
         "table5": "Which objects the object queries answer for (Table 5)",
         "table6": "How many queries per object (Table 6)",
         "table7": "How long clips are (Table 7)",
+        "open": "What the paper leaves open: SynCL with one other answer",
     }
     return titles.get(table, table)

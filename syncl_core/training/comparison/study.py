@@ -61,14 +61,15 @@ class PlannedRun:
 
 
 def choose_rows(tables: str) -> tuple[str, ...]:
-    """Rows by tables and rows, as "4a,4b,5" or "4a/1,4a/5"; the baseline comes first, always.
+    """Rows by tables and rows, as "4a,4b,5" or "4a/1,open"; the baseline comes first, always.
 
     Raises InputError for what is not there.
     """
     chosen = [BASELINE]
     for item in filter(None, (part.strip() for part in tables.split(","))):
         item = item.removeprefix("table")
-        found = [name for name in ABLATIONS if name == f"table{item}" or name.startswith(f"table{item}/")]
+        names = (item, f"table{item}")
+        found = [name for name in ABLATIONS if name in names or name.split("/")[0] in names]
         if not found:
             known = ", ".join(dict.fromkeys(name.split("/")[0].removeprefix("table") for name in ABLATIONS))
             raise InputError(f"--tables {item}: unknown; tables: {known}; rows look like 4a/2, see --list")
