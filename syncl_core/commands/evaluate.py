@@ -6,6 +6,7 @@ EXAMPLES = """examples:
   syncl eval /data/nuscenes out/tracks/tracks.json --split mini_val
   syncl eval /data/nuscenes out/tracks/tracks.json --scene scene-0103 --scene scene-0916 -o out/metrics
   syncl eval out/world out/tracks/tracks.json          every scene the file has key frames of
+  syncl eval out/world out/tracks/tracks.json --by-distance     and up to where the tracks can be relied on
 """
 
 
@@ -24,6 +25,9 @@ def add_parser(subparsers) -> None:
     scope.add_argument("--scene", action="append", default=[], metavar="NAME", help="scene; may be given several times")
     parser.add_argument("--version", default="", help="version folder; needed only if the root has several")
     parser.add_argument(
+        "--by-distance", action="store_true", help="add which objects are tracked and which boxes are right, in rings"
+    )
+    parser.add_argument(
         "-o", "--output", metavar="DIR", help="write the devkit's summary and details there, and the table"
     )
     parser.set_defaults(run=run)
@@ -32,11 +36,14 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from syncl_core.evaluation.rings import format_rings, measure_rings
     from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
     from syncl_core.io.files import write_text
 
-    metrics = evaluate_tracking(args.root, args.version, args.split or args.scene, args.tracks, args.output)
-    table = format_metrics(metrics)
+    asked = (args.root, args.version, args.split or args.scene, args.tracks)
+    table = format_metrics(evaluate_tracking(*asked, args.output))
+    if args.by_distance:
+        table += f"\n\n{format_rings(measure_rings(*asked))}"
     print(table)
     if args.output:
         write_text(Path(args.output) / "metrics.txt", table + "\n")

@@ -100,6 +100,11 @@ class NuScenesScenes:
                 if view is not None:
                     yield view
 
+    def vehicle_pose(self, sample_token: str) -> np.ndarray:
+        """`global_from_base` [4, 4] of a key frame."""
+        reference = self._key_frame(self._sample(sample_token), REFERENCE_CHANNEL)
+        return self._global_from_base(self.scene_of(sample_token), reference)
+
     def ego_poses(self, scene: str) -> list[tuple[int, np.ndarray]]:
         """Every known vehicle pose of a scene, (t_ns, global_from_base), strictly increasing in time."""
         poses = {}
