@@ -56,7 +56,6 @@ class TrackConfig:
     output_threshold: float = 0.2  # tracks with a lower score are not output
     max_output: int = 150  # tracks that are output at most, those with the highest scores
     duplicate_distance: float = 0.0  # metres beyond half a box: of rows so near to each other one lives on; 0 = all do
-    duplicate_stretch: float = 0.0  # per metre from the vehicle: how much more that is along the line of sight
     max_age: int = 7  # frames: a track dies when it was missed this often in a row
     step_seconds: float = 0.5  # time between two frames in training
     ego_update: str = "exact"  # "exact" also turns velocity, heading and motion; "as_released" does as PF-Track does
@@ -183,8 +182,6 @@ def check_config(config: SynclConfig) -> None:
             raise InputError(f"track.{key}: must be within 0 and 1, got {value}")
     if not 0 <= (value := config.track.duplicate_distance) <= LARGEST:
         raise InputError(f"track.duplicate_distance: must be zero or more metres, got {value}; at most {LARGEST}")
-    if not 0 <= (value := config.track.duplicate_stretch) <= 1:
-        raise InputError(f"track.duplicate_stretch: must be within 0 and 1, got {value}")
     _check_rig(config.rig)
     _check_image(config.image)
     if config.model.detector == "petrv2" and (config.image.height % 16 or config.image.width % 16):

@@ -6,7 +6,6 @@ tracks share an object for good, which training never shows the network: there e
 
 import torch
 
-from syncl_core.config import TrackConfig
 from syncl_core.models.duplicates import duplicates
 
 
@@ -15,11 +14,9 @@ def without_duplicates(
     box: torch.Tensor,  # [B, M, 10] box codes of the rows, model frame
     score: torch.Tensor,  # [B, M] the best class's
     sure: torch.Tensor,  # [B, M] bool: tracks whose score has not become weak; before all others
-    config: TrackConfig,
+    distance: float,  # metres beyond half a box (models/duplicates.py); 0 = all live
 ) -> torch.Tensor:
     """`keep` without rows beside a better one: sure tracks before others, then by score, whatever the classes."""
-    if not config.duplicate_distance:
+    if not distance:
         return keep
-    priority = score.detach().float() + sure
-    again = duplicates(box.detach(), priority, config.duplicate_distance, keep, config.duplicate_stretch)
-    return keep & ~again
+    return keep & ~duplicates(box.detach(), score.detach().float() + sure, distance, keep)

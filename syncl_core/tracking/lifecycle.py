@@ -36,7 +36,7 @@ def judge(state: TrackState, refined: Refined, config: TrackConfig, num_tracking
     trackable = ~seen | (label < num_tracking_classes)
     keep = trackable & ((active & (alive | new)) | (alive & (misses < config.max_age)))
     box = torch.where(seen[..., None], refined.box, rows.box)
-    keep = without_duplicates(keep, box, score * seen, seen & alive, config)
+    keep = without_duplicates(keep, box, score * seen, seen & alive, config.duplicate_distance)
     return Decision(keep=keep, seen=seen, misses=misses)
 
 

@@ -69,7 +69,8 @@ class ClipModel(nn.Module):
         identity = within_reach(identity, box, target, train.lost_distance)
         score = observation.head.logits[-1].sigmoid().amax(dim=-1)
         # What inference would end as a duplicate is no wrong track to learn from.
-        possible = without_duplicates(observation.valid, box, score, identity >= 0, self.tracker.config.track)
+        distance = self.tracker.config.track.duplicate_distance
+        possible = without_duplicates(observation.valid, box, score, identity >= 0, distance)
         return disturbed(identity, score, possible, train.dropped_tracks, train.false_tracks)
 
     def _dense_only(self, frame: Frame, target: Targets) -> dict[str, dict[str, torch.Tensor]]:

@@ -28,7 +28,7 @@ TRACKERS = {
 }
 
 
-def _slowly(code, priority, distance, counts, stretch=0.0) -> list[bool]:
+def _slowly(code, priority, distance, counts) -> list[bool]:
     """One scene, row by row: codes [M, 10], of which this reads centre, width and length."""
     reach = [math.sqrt(math.exp(row[2] + row[3])) / 2 + distance for row in code.tolist()]
     result = []
@@ -36,19 +36,10 @@ def _slowly(code, priority, distance, counts, stretch=0.0) -> list[bool]:
         beaten = False
         for k in range(len(code)):
             first = priority[k] > priority[m] or (priority[k] == priority[m] and k < m)
-            away = _away(code[k, :2].tolist(), code[m, :2].tolist(), stretch)
+            away = math.hypot(*(code[k, :2] - code[m, :2]).tolist())
             beaten |= bool(first) and bool(counts[k]) and away < min(reach[k], reach[m])
         result.append(beaten)
     return result
-
-
-def _away(a, b, stretch: float) -> float:
-    """Turned so that the line of sight to the middle is the first axis, and this axis shortened."""
-    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
-    angle = math.atan2(y, x)
-    dx, dy = a[0] - b[0], a[1] - b[1]
-    along, across = dx * math.cos(angle) + dy * math.sin(angle), dy * math.cos(angle) - dx * math.sin(angle)
-    return math.hypot(along / (1 + stretch * math.hypot(x, y)), across)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -60,27 +51,11 @@ def test_a_box_beside_a_better_one_is_a_duplicate(seed):
     code[:, 5], code[:, 7, 0] = code[:, 6], math.nan
     priority = torch.randint(0, 6, (2, 40), generator=generator).double()
     counts = torch.rand(2, 40, generator=generator) < 0.8
-    found = set()
     for who in (counts, None):
-        for stretch in (0.0, 0.3):
-            ours = duplicates(code, priority, 0.5, who, stretch)
-            for b in range(2):
-                some = [True] * 40 if who is None else who[b]
-                assert ours[b].tolist() == _slowly(code[b], priority[b], 0.5, some, stretch)
-            assert ours.any() and not ours.all() and not ours[:, 7].any()
-            found.add(int(ours.sum()))
-    assert len(found) == 4
-
-
-def test_the_line_of_sight_is_stretched():
-    """Two cars around 40 m ahead, half of whose ground is 1.5 m: they reach 2 m, and at 0.05 per metre 6 m along."""
-    code = torch.zeros(1, 2, 10)
-    code[..., 2:4] = torch.tensor([2.0, 4.5]).log()
-    for off, expected in (((5.99, 0.0), True), ((6.01, 0.0), False), ((0.0, 1.99), True), ((0.0, 2.01), False)):
-        code[0, :, :2] = torch.tensor([40.0, 0.0]) + torch.tensor([off, [-o for o in off]]) / 2
-        assert duplicates(code, torch.tensor([[2.0, 1.0]]), 0.5, None, 0.05)[0].tolist() == [False, expected]
-    code[0, :, :2] = torch.tensor([[0.9, 0.0], [-0.9, 0.0]])  # around the origin there is no line of sight
-    assert duplicates(code, torch.tensor([[2.0, 1.0]]), 0.5, None, 1.0)[0].tolist() == [False, True]
+        ours = duplicates(code, priority, 0.5, who)
+        for b in range(2):
+            assert ours[b].tolist() == _slowly(code[b], priority[b], 0.5, [True] * 40 if who is None else who[b])
+        assert ours.any() and not ours.all() and not ours[:, 7].any()
 
 
 def test_a_reach_is_half_a_box_and_the_distance():
@@ -96,9 +71,8 @@ def test_sure_tracks_come_first_weak_ones_do_not():
     """One place: a new row with 0.9; in the first scene beside a sure track, in the second beside a weak one."""
     keep, box = torch.ones(2, 2, dtype=torch.bool), torch.zeros(2, 2, 10)
     score, sure = torch.tensor([[0.9, 0.5], [0.9, 0.2]]), torch.tensor([[False, True], [False, False]])
-    apart = TrackConfig(duplicate_distance=0.5)
-    assert without_duplicates(keep, box, score, sure, apart).tolist() == [[False, True], [True, False]]
-    assert without_duplicates(keep, box, score, sure, TrackConfig(duplicate_stretch=1.0)).all()
+    assert without_duplicates(keep, box, score, sure, 0.5).tolist() == [[False, True], [True, False]]
+    assert without_duplicates(keep, box, score, sure, 0.0).all()
 
 
 @pytest.mark.parametrize("kind", TRACKERS)
@@ -106,14 +80,14 @@ def test_sure_tracks_come_first_weak_ones_do_not():
 def test_a_tracker_keeps_one_row_for_a_place(kind):
     """Against the tracker without the option, frame by frame from the same state; older tracks take part."""
     make, frames = TRACKERS[kind]
-    plain, tracker = make(), make(duplicate_distance=8.0, duplicate_stretch=0.05)
+    plain, tracker = make(), make(duplicate_distance=12.0)
     assert plain.config.track.duplicate_distance == 0
     state, gone, old = tracker.init_state(), 0, 0
     for frame in frames(5):
         observation = tracker.observe(state, frame)
         free, ours = plain.judge(observation), tracker.judge(observation)
         box, priority = _what_counts(tracker, observation, free.seen)
-        again = _slowly(box[0], priority[0], 8.0, free.keep[0], 0.05)
+        again = _slowly(box[0], priority[0], 12.0, free.keep[0])
         assert ours.keep[0].tolist() == [k and not d for k, d in zip(free.keep[0].tolist(), again, strict=True)]
         gone += int((free.keep & ~ours.keep).sum())
         old += int((ours.keep & (observation.track_id >= 0)).sum())
@@ -150,24 +124,19 @@ def test_wrong_tracks_of_training_are_none_that_would_end_as_duplicates(monkeypa
     monkeypatch.setattr(clip_model, "disturbed", spy)
     monkeypatch.setattr(PFTrack, "observe", watched)
     for distance in (0.0, 10.0):
-        track = {"duplicate_distance": distance, "duplicate_stretch": 0.05}
-        config = with_values(toy_config(clip_length=1), {"track": track})
+        config = with_values(toy_config(clip_length=1), {"track": {"duplicate_distance": distance}})
         clip = ClipDataset(ToySource(), config, augment=False)[0]
         clip_model.ClipModel(build_tracker(config), Criterion(config))(clip.frames, clip.targets)
     (owner, score, everyone), (same, _, possible) = offered
     assert torch.equal(owner, same) and (owner >= 0).any() and torch.equal(everyone, seen[0].valid)
     priority = score.float() + (owner >= 0)
-    again = _slowly(seen[0].refined.box[0].detach(), priority[0], 10.0, everyone[0], 0.05)
+    again = _slowly(seen[0].refined.box[0].detach(), priority[0], 10.0, everyone[0])
     assert possible[0].tolist() == [e and not a for e, a in zip(everyone[0].tolist(), again, strict=True)]
     assert not torch.equal(possible, everyone)
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize(
-    "key, says",
-    [("duplicate_distance", "must be zero or more"), ("duplicate_stretch", "must be within 0 and 1")],
-)
-def test_both_keys_are_checked(key, says, value):
-    with pytest.raises(InputError, match=f"^track.{key}: {says}"):
-        with_values(toy_config(), {"track": {key: value}})
-    assert getattr(TrackConfig(), key) == 0
+def test_a_distance_is_checked(value):
+    with pytest.raises(InputError, match="^track.duplicate_distance: must be zero or more metres"):
+        with_values(toy_config(), {"track": {"duplicate_distance": value}})
+    assert TrackConfig().duplicate_distance == 0

@@ -34,5 +34,5 @@ def judge(
     dies = missed & (misses >= config.max_age)
     trackable = weak | (label < num_tracking_classes)
     keep = trackable & ((new & confident) | (alive & ~dies))
-    keep = without_duplicates(keep, box, score, alive & ~weak, config)
+    keep = without_duplicates(keep, box, score, alive & ~weak, config.duplicate_distance)
     return Decision(keep=keep, seen=alive | new, misses=misses)

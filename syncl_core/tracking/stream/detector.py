@@ -89,7 +89,7 @@ class StreamDetector(ImageEncoder, Tracker):
         news = observed(observation.head)
         keep = (news.score > self.config.track.score_threshold) & (news.label < self.config.num_tracking_classes)
         nobody = torch.zeros_like(keep)
-        keep = without_duplicates(keep, news.box, news.score, nobody, self.config.track)
+        keep = without_duplicates(keep, news.box, news.score, nobody, self.config.track.duplicate_distance)
         return Decision(keep=keep, seen=torch.ones_like(keep), misses=torch.zeros_like(news.label))
 
     def commit(self, observation: Observation, decision: Decision) -> StreamState:
