@@ -44,20 +44,27 @@ def measure_rings(
     submission = read_submission(submission_path)
     data = NuScenesScenes(root, version)
     scenes = select_scenes(data.root, data.version, split_or_scenes, submission)
-    found, right = [], []  # rows: class, distance, whether there is a counterpart
+    found, right = [np.zeros((0, 3))], [np.zeros((0, 3))]
     for token in (sample.token for scene in scenes for sample in data.samples(scene)):
         pose = data.vehicle_pose(token)
         truth = filter_range(data.ground_truth(token, TRACKING_CLASSES), pose)
-        boxes = truth.select(np.zeros(len(truth), bool))
-        if token in submission:
-            boxes = filter_range(submission[token], pose)
-        match = match_boxes(boxes, truth)
-        seen = truth.num_points > 0
-        counts = (match < 0) | seen[match]  # a box of an object that no sensor hit is neither right nor wrong
-        found.append(_rows(truth, pose, np.isin(np.arange(len(truth)), match))[seen])
-        right.append(_rows(boxes, pose, match >= 0)[counts])
+        boxes = filter_range(submission.get(token, truth.select(np.zeros(len(truth), bool))), pose)
+        for rows, more in zip((found, right), compare_boxes(boxes, truth, pose), strict=True):
+            rows.append(more)
     found, right = np.concatenate(found), np.concatenate(right)
     return tuple(_ring(found, right, *edges) for edges in zip(EDGES_M, EDGES_M[1:], strict=False))
+
+
+def compare_boxes(boxes: ObjectSet, truth: ObjectSet, global_from_base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a key frame, the objects that a sensor hit, and the boxes that are not of one that none did.
+
+    Rows [..., 3]: place of the class in TRACKING_CLASSES, distance from the vehicle, 1 if there is a counterpart.
+    """
+    match = match_boxes(boxes, truth)
+    counts, matched = np.ones(len(boxes), bool), match >= 0
+    counts[matched] = truth.num_points[match[matched]] > 0
+    found = _rows(truth, global_from_base, np.isin(np.arange(len(truth)), match))
+    return found[truth.num_points > 0], _rows(boxes, global_from_base, matched)[counts]
 
 
 def match_boxes(boxes: ObjectSet, truth: ObjectSet, near_m: float = NEAR_M) -> np.ndarray:
@@ -92,7 +99,6 @@ def format_rings(rings: Sequence[Ring]) -> str:
 
 
 def _rows(objects: ObjectSet, global_from_base: np.ndarray, has_counterpart: np.ndarray) -> np.ndarray:
-    """[M, 3]: place of the class in TRACKING_CLASSES, distance from the vehicle, 1 if there is a counterpart."""
     distance = np.linalg.norm(objects.centers[:, :2] - global_from_base[:2, 3], axis=1)
     labels = np.array([TRACKING_CLASSES.index(label) for label in objects.labels], dtype=float)
     return np.stack([labels, distance, has_counterpart], axis=1)

@@ -15,7 +15,7 @@ from syncl_core.types import ObjectSet
 
 pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
 from syncl_core.data.nuscenes import NuScenesScenes  # noqa: E402
-from syncl_core.evaluation.rings import format_rings, match_boxes, measure_rings  # noqa: E402
+from syncl_core.evaluation.rings import compare_boxes, format_rings, match_boxes, measure_rings  # noqa: E402
 
 
 def random_objects(rng: random.Random, count: int) -> ObjectSet:
@@ -55,6 +55,29 @@ def test_matches_are_those_of_the_slow_rule():
         assert match == slow_match(boxes, truth)
         numbers.append(sum(k >= 0 for k in match))
     assert min(numbers) == 0 and max(numbers) > 5
+
+
+def test_what_counts_in_a_frame():
+    """Also frames without objects or without boxes. The vehicle is at (3, 4)."""
+    rng, seen = random.Random(2), set()
+    pose = np.eye(4)
+    pose[:2, 3] = 3.0, 4.0
+    for _ in range(200):
+        boxes, truth = (random_objects(rng, rng.choice((0, 0, 3, 9))) for _ in range(2))
+        truth = replace(truth, num_points=np.array([rng.choice((0, 5)) for _ in truth.ids], dtype=np.int64))
+        found, right = compare_boxes(boxes, truth, pose)
+        match = slow_match(boxes, truth)
+        expected = [_row(truth, k, k in match) for k in range(len(truth)) if truth.num_points[k]]
+        assert found == pytest.approx(np.array(expected).reshape(-1, 3))
+        expected = [_row(boxes, i, k >= 0) for i, k in enumerate(match) if k < 0 or truth.num_points[k]]
+        assert right == pytest.approx(np.array(expected).reshape(-1, 3))
+        seen.add((len(boxes) > 0, len(truth) > 0))
+    assert len(seen) == 4
+
+
+def _row(objects: ObjectSet, row: int, has_counterpart: bool) -> list[float]:
+    away = math.dist(objects.centers[row][:2], (3.0, 4.0))
+    return [float(TRACKING_CLASSES.index(objects.labels[row])), away, float(has_counterpart)]
 
 
 @pytest.fixture(scope="module")
