@@ -100,8 +100,8 @@ class NuScenesScenes:
                 if view is not None:
                     yield view
 
-    def vehicle_pose(self, sample_token: str) -> np.ndarray:
-        """`global_from_base` [4, 4] of a key frame."""
+    def ego_pose(self, sample_token: str) -> np.ndarray:
+        """`global_from_base` [4, 4], metres, of a key frame, at the time of its `REFERENCE_CHANNEL`."""
         reference = self._key_frame(self._sample(sample_token), REFERENCE_CHANNEL)
         return self._global_from_base(self.scene_of(sample_token), reference)
 

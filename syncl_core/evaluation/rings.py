@@ -46,7 +46,7 @@ def measure_rings(
     scenes = select_scenes(data.root, data.version, split_or_scenes, submission)
     found, right = [np.zeros((0, 3))], [np.zeros((0, 3))]
     for token in (sample.token for scene in scenes for sample in data.samples(scene)):
-        pose = data.vehicle_pose(token)
+        pose = data.ego_pose(token)
         truth = filter_range(data.ground_truth(token, TRACKING_CLASSES), pose)
         boxes = filter_range(submission.get(token, truth.select(np.zeros(len(truth), bool))), pose)
         for rows, more in zip((found, right), compare_boxes(boxes, truth, pose), strict=True):
@@ -58,7 +58,8 @@ def measure_rings(
 def compare_boxes(boxes: ObjectSet, truth: ObjectSet, global_from_base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of a key frame, the objects that a sensor hit, and the boxes that are not of one that none did.
 
-    Rows [..., 3]: place of the class in TRACKING_CLASSES, distance from the vehicle, 1 if there is a counterpart.
+    Rows [..., 3] float64: index of the class in TRACKING_CLASSES, metres from the vehicle on the ground, 1 if there is
+    a counterpart and 0 otherwise. Boxes and objects are in the global frame.
     """
     match = match_boxes(boxes, truth)
     counts, matched = np.ones(len(boxes), bool), match >= 0
@@ -68,7 +69,10 @@ def compare_boxes(boxes: ObjectSet, truth: ObjectSet, global_from_base: np.ndarr
 
 
 def match_boxes(boxes: ObjectSet, truth: ObjectSet, near_m: float = NEAR_M) -> np.ndarray:
-    """For every box the row of its object in `truth`, -1 = none; no object has two boxes. [M] int64."""
+    """For every box the row [M] int64 of its object in `truth`, -1 = none. No object has two boxes.
+
+    Both are of one moment and in the same fixed frame.
+    """
     match = np.full(len(boxes), -1)
     if not len(truth):
         return match

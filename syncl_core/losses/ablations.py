@@ -2,7 +2,7 @@
 
 `ABLATIONS["table4a/2"].values` goes over a configuration as a partial YAML file would. The paper's figures are of
 PF-Track on PETR, V2-99 at 320x800, nuScenes val. Tables 7 (length of clips) and 8 (one stage) are keys of `train:`.
-`OPEN_CHOICES` is SynCL with one other answer to what the paper leaves open.
+`OPEN_CHOICES` is SynCL with one other answer to what the paper leaves open, where it fits every tracker.
 """
 
 from dataclasses import dataclass
@@ -81,20 +81,32 @@ ABLATIONS: dict[str, Ablation] = {
 }
 
 OPEN_CHOICES: dict[str, Ablation] = {
+    "open/last_block_matched": _syncl("the last block's matching for all blocks", matching={"every_block": False}),
+    "open/all_blocks_pool": _syncl("mixture fitted to the costs of all blocks", filter={"pool": "all_blocks"}),
+    "open/all_pairs_pool": _syncl("mixture fitted to all pairs' costs", filter={"pool": "all_pairs"}),
+    "open/smooth_threshold": _syncl("threshold carried from frame to frame", filter={"smoothing": 0.9}),
+    "open/no_threshold": _syncl("an object's K best queries, no threshold", filter={"method": "top_k"}),
+    "open/force_best": _syncl("an object's best query always passes the filter", filter={"force_best": True}),
+    "open/half_parallel": _syncl("parallel decoder's loss at half weight", parallel={"weight": 0.5}),
+    "open/empty_frames_taught": _syncl(
+        "parallel decoder taught background where nothing is matched", parallel={"empty_frames": "background"}
+    ),
     "open/new_born_ignored": _syncl(
         "new-born objects' queries left out of the parallel decoder's loss", parallel={"new_born": "ignore"}
     ),
     "open/rejected_ignored": _syncl(
         "queries the filter refused left out of the parallel decoder's loss", parallel={"rejected": "ignore"}
     ),
-    "open/half_parallel": _syncl("parallel decoder's loss at half weight", parallel={"weight": 0.5}),
-    "open/force_best": _syncl("an object's best query always passes the filter", filter={"force_best": True}),
-    "open/all_pairs": _syncl("mixture fitted to all pairs' costs", filter={"pool": "all_pairs"}),
-    "open/no_threshold": _syncl("an object's five best queries, no threshold", filter={"method": "top_k"}),
+    "open/serial_normalizer": _syncl(
+        "parallel decoder's loss divided by the ordinary decoder's positives", parallel={"normalizer": "serial"}
+    ),
     "open/warm_contrast": _syncl("contrastive term at temperature 1", contrastive={"temperature": 1.0}),
     "open/light_contrast": _syncl("contrastive term at a quarter of its weight", contrastive={"weight": 0.25}),
+    "open/track_contrast": _syncl("contrastive term from tracks to queries", contrastive={"anchor": "track"}),
     "open/symmetric_contrast": _syncl("contrastive term both ways", contrastive={"anchor": "symmetric"}),
     "open/contrast_everywhere": _syncl("contrastive term in every block", contrastive={"blocks": "all"}),
+    "open/linear_contrast": _syncl("contrastive term with a linear map", contrastive={"mlp_dim": 0}),
+    "open/vanished_negatives": _syncl("vanished tracks are negatives, too", contrastive={"vanished_negatives": True}),
     "open/contrast_one_way": _syncl(
         "contrastive term without gradient to object queries", contrastive={"stop_gradient": "object"}
     ),

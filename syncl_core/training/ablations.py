@@ -1,4 +1,4 @@
-"""Every row of the paper's ablation tables by name: those of the losses, and those of the trainer (Tables 7 and 8)."""
+"""Every row by name: of the paper's tables those of the losses and of the trainer (7 and 8), what it leaves open."""
 
 from syncl_core.config import SynclConfig, with_values
 from syncl_core.errors import InputError

@@ -19,6 +19,7 @@ from syncl_core.config import SynclConfig, config_to_dict, load_config, with_val
 from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
+from syncl_core.losses.ablations import OPEN_CHOICES
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS
 from syncl_core.training.comparison import conduct, cost, crew, tasks
@@ -102,6 +103,12 @@ def test_rows_that_are_one_network_share_their_runs():
     ]
     digests = [run_of(s, "table5/2", 4).digest for s in (study, same, *other)]
     assert digests[0] == digests[1] and len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("name", ["ablation_cpu", "ablation_gpu"])
+def test_the_open_choices_fit_the_presets(name, capsys):
+    assert main(["ablate", str(CONFIGS / f"{name}.yaml"), "--list", "--tables", "4a/5,open"]) == 0
+    assert capsys.readouterr().out.endswith(f"{3 * (2 + len(OPEN_CHOICES))} runs: seeds 0, 1, 2\n")
 
 
 def test_first_weights_and_clips_are_alike_in_all_rows(tmp_path):
