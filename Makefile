@@ -46,7 +46,8 @@ demo: setup ## track a scene with the real node over DDS; results in out/demo
 test: setup-tests ## run everything the continuous integration runs
 	@"$(VENV_PYTHON)" -m ruff check .
 	@"$(VENV_PYTHON)" -m ruff format --check .
-	@"$(VENV_PYTHON)" -m pytest
+	@OMP_NUM_THREADS=1 "$(VENV_PYTHON)" -m pytest test/core -n auto --maxprocesses 8 --dist loadfile
+	@"$(VENV_PYTHON)" -m pytest test/ros
 
 clean: ## remove .venv and what builds leave behind (out/ stays)
 	rm -rf .venv build install log dist *.egg-info .pytest_cache .ruff_cache .hypothesis

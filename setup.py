@@ -49,7 +49,7 @@ setup(
         "data": ["nuscenes-devkit==1.2.0", "motmetrics==1.4.0", "pandas<3"],  # nuScenes and its official metrics
         "fast": ["simplejpeg>=1.7"],  # faster JPEG decoding
         "video": ["av>=12"],
-        "test": ["pytest", "hypothesis", "ruff"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
     },
     entry_points={
         "console_scripts": [

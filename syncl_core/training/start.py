@@ -12,6 +12,7 @@ from syncl_core.tracking.base import Tracker
 _CAR = (4.6, 1.9, 1.7)  # metres: length, width, height
 _POSITION_GAIN = 8.0  # against the bias that all positions share, which the norm behind them would keep
 _ATTENTION_GAIN = 2.0  # of queries, keys and values
+_SCATTER = 1.7  # standard deviation of a logit whose sigmoid is nearly uniform
 
 
 @torch.no_grad()
@@ -20,8 +21,10 @@ def spread(tracker: Tracker) -> None:
 
     As published all queries have the same content and boxes begin anywhere; a short training then spends its time on
     telling queries apart. StreamPETR's queries have no content to differ in: there positions count for more, and
-    attention is sharper.
+    attention is sharper. DETR3D's differ, but all begin in the middle: here they begin all over the ground.
     """
+    if (places := getattr(tracker, "reference_points", None)) is not None and isinstance(places, nn.Linear):
+        _scatter(places)
     contents = getattr(tracker, "query_feat_embedding", None)
     if contents is not None:
         nn.init.uniform_(contents.weight, -1.0, 1.0)
@@ -40,6 +43,13 @@ def spread(tracker: Tracker) -> None:
         for layer, part in zip(layers, car.split(sizes), strict=True):
             nn.init.zeros_(layer.weight)
             layer.bias.copy_(part)
+
+
+def _scatter(places: nn.Linear) -> None:
+    """Of normally distributed queries: reference points (x, y, z) all over the volume, at half of its height."""
+    nn.init.zeros_(places.bias)
+    nn.init.zeros_(places.weight)
+    nn.init.normal_(places.weight[:2], std=_SCATTER / places.in_features**0.5)
 
 
 def _sharpen(head: StreamPETRHead) -> None:

@@ -112,7 +112,7 @@ def test_killed_and_called_again_gives_equal_results(place, whole):
     arguments = [*_arguments(place, "killed"), "--no-costs"]
     root = Path(__file__).parents[2]
     command = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, cwd=root)
-    folder, deadline = place / "killed", time.monotonic() + 100
+    folder, deadline = place / "killed", time.monotonic() + 300
     while not _unfinished(folder) and command.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     caught = _unfinished(folder)

@@ -246,6 +246,18 @@ def test_a_spread_start_tells_stream_petrs_queries_apart():
     assert apart[1] > 2 * apart[0]
 
 
+def test_a_spread_start_scatters_detr3ds_queries_over_the_ground():
+    """As published they all begin near the vehicle; uniform would be three quarters outside the middle half."""
+    model = {"framework": "mutr3d", "detector": "detr3d", "num_queries": 1000}
+    tracker, outside = build_tracker(with_values(toy_config(), {"model": model})), []
+    for _ in range(2):
+        place = tracker.reference_points(tracker.query_embedding.weight.chunk(2, dim=1)[0]).sigmoid()
+        outside.append(((place[:, :2] - 0.5).abs() > 0.25).any(dim=1).float().mean().item())
+        spread(tracker)
+    assert outside[0] < 0.3 and 0.65 < outside[1] < 0.85
+    assert (place[:, 2] == 0.5).all()
+
+
 @pytest.mark.parametrize("norm, frozen, running", [("frozen", False, False), ("trained", False, True)])
 def test_batch_norm_learns_statistics_only_if_told(norm, frozen, running):
     config = toy_config(batch_norm=norm, freeze_backbone=frozen)
