@@ -23,7 +23,7 @@ def spread(tracker: Tracker) -> None:
     telling queries apart. StreamPETR's queries have no content to differ in: there positions count for more, and
     attention is sharper. DETR3D's differ, but all begin in the middle: here they begin all over the ground.
     """
-    if (places := getattr(tracker, "reference_points", None)) is not None and isinstance(places, nn.Linear):
+    if isinstance(places := getattr(tracker, "reference_points", None), nn.Linear):  # DETR3D's
         _scatter(places)
     contents = getattr(tracker, "query_feat_embedding", None)
     if contents is not None:
