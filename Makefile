@@ -43,6 +43,7 @@ setup-tests:
 demo: setup ## track a scene with the real node over DDS; results in out/demo
 	@"$(VENV_PYTHON)" -m syncl_ros.demo --data "$(DATA)" --scene "$(SCENE)"
 
+# The core's tests run side by side, one thread each. Those over DDS have deadlines, so they run one after the other.
 test: setup-tests ## run everything the continuous integration runs
 	@"$(VENV_PYTHON)" -m ruff check .
 	@"$(VENV_PYTHON)" -m ruff format --check .

@@ -21,9 +21,10 @@ def spread(tracker: Tracker) -> None:
 
     As published all queries have the same content and boxes begin anywhere; a short training then spends its time on
     telling queries apart. StreamPETR's queries have no content to differ in: there positions count for more, and
-    attention is sharper. DETR3D's differ, but all begin in the middle: here they begin all over the ground.
+    attention is sharper. MUTR3D's learned DETR3D queries differ, but begin near the vehicle:
+    here they begin all over the ground.
     """
-    if isinstance(places := getattr(tracker, "reference_points", None), nn.Linear):  # DETR3D's
+    if isinstance(places := getattr(tracker, "reference_points", None), nn.Linear):  # those of DETR3D, if learned
         _scatter(places)
     contents = getattr(tracker, "query_feat_embedding", None)
     if contents is not None:
@@ -46,7 +47,7 @@ def spread(tracker: Tracker) -> None:
 
 
 def _scatter(places: nn.Linear) -> None:
-    """Of normally distributed queries: reference points (x, y, z) all over the volume, at half of its height."""
+    """Reference points (x, y, z) of normally distributed queries all over `pc_range`, at half of its height."""
     nn.init.zeros_(places.bias)
     nn.init.zeros_(places.weight)
     nn.init.normal_(places.weight[:2], std=_SCATTER / places.in_features**0.5)

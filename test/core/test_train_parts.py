@@ -247,7 +247,7 @@ def test_a_spread_start_tells_stream_petrs_queries_apart():
 
 
 def test_a_spread_start_scatters_detr3ds_queries_over_the_ground():
-    """As published they all begin near the vehicle; uniform would be three quarters outside the middle half."""
+    """As MUTR3D has them they begin near the vehicle; of uniform ones three quarters are outside the middle half."""
     model = {"framework": "mutr3d", "detector": "detr3d", "num_queries": 1000}
     tracker, outside = build_tracker(with_values(toy_config(), {"model": model})), []
     for _ in range(2):
