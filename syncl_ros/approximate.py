@@ -20,14 +20,7 @@ class ApproximateSets:
     """
 
     def __init__(self, cameras: Sequence[str], slop_s: float, forward: Callable[[str, object], None]):
-        try:
-            import message_filters
-        except ImportError:
-            raise InputError(
-                "parameter sync.policy: approximate_time needs the ROS package message_filters "
-                "(apt install ros-$ROS_DISTRO-message-filters); deadline needs nothing"
-            ) from None
-        self._package = message_filters
+        self._package = _message_filters()
         self._cameras = tuple(cameras)
         self._slop_s = slop_s
         self._forward = forward
@@ -54,3 +47,14 @@ class ApproximateSets:
 
     def _keep(self, *images) -> None:
         self._complete += zip(self._cameras, images, strict=True)
+
+
+def _message_filters():
+    try:
+        import message_filters
+    except ImportError:
+        raise InputError(
+            "parameter sync.policy: approximate_time needs the ROS package message_filters "
+            "(apt install ros-$ROS_DISTRO-message-filters); deadline needs nothing"
+        ) from None
+    return message_filters

@@ -20,15 +20,19 @@ def needs_bridge(message) -> bool:
 
 def bridged(message: Image) -> RawImage:
     """The image, to be converted by cv_bridge when a set needs it. Raises InputError where cv_bridge is missing."""
+    bridge = _cv_bridge(message.encoding).CvBridge()
+    return dataclasses.replace(messages.raw_image_from(message), decode=partial(_rgb_pixels, bridge, message))
+
+
+def _cv_bridge(encoding: str):
     try:
         import cv_bridge
     except ImportError:
         raise InputError(
-            f"image encoding {message.encoding!r} needs the ROS package cv_bridge, which is not installed; "
+            f"image encoding {encoding!r} needs the ROS package cv_bridge, which is not installed; "
             f"built in are {', '.join(BUILT_IN)}"
         ) from None
-    image = messages.raw_image_from(message)
-    return dataclasses.replace(image, decode=partial(_rgb_pixels, cv_bridge.CvBridge(), message))
+    return cv_bridge
 
 
 def _rgb_pixels(bridge, message: Image) -> np.ndarray:

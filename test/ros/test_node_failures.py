@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,9 +17,9 @@ import torch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_srvs.srv import Trigger
-from test_settings import stand_in
 
 from syncl_core.errors import DeviceError, InputError
+from syncl_ros import approximate
 from syncl_ros.environment import prepare_environment
 from syncl_ros.node import TrackerNode
 from syncl_ros.still_tracker import NUM_TRACKS, StillTracker, load_still_tracker
@@ -163,8 +164,8 @@ def test_message_filters_in_front_of_the_intake(monkeypatch):
                     sets.append(chosen)
                     self.call(*chosen)
 
-    members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
-    stand_in(monkeypatch, "message_filters", **members)
+    package = SimpleNamespace(SimpleFilter=SimpleFilter, ApproximateTimeSynchronizer=ApproximateTimeSynchronizer)
+    monkeypatch.setattr(approximate, "_message_filters", lambda: package)
     with running(fragile()[1], "sync.policy:=approximate_time", "sync.process_period:=0.2") as (_, watcher):
         watcher.wait_for_tracks(4)
         times = {objects.t_ns for objects in watcher.tracks}

@@ -1,8 +1,7 @@
 """Vehicle files, calibration files, QoS in words, optional packages, and the documentation's tables."""
 
-import sys
-import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
-from syncl_ros import conversions, encodings, reference
-from syncl_ros.approximate import ApproximateSets
+from syncl_ros import approximate, conversions, encodings, reference
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
 from syncl_ros.qos import mismatch, odometry_qos, why_no_pose, why_silent
@@ -136,7 +134,7 @@ def test_qos_that_does_not_fit_is_said_with_both_policies():
 
 
 def publisher(kind: str, qos):
-    return types.SimpleNamespace(topic_type=kind, qos_profile=qos)
+    return SimpleNamespace(topic_type=kind, qos_profile=qos)
 
 
 def test_silence_is_explained():
@@ -149,13 +147,6 @@ def test_silence_is_explained():
     mixed = [publisher(image, conversions.sensor_data(1)), publisher(image, asked)]
     assert "nothing arrives" in why_silent(*ask, mixed, "image_topic")
     assert ReliabilityPolicy.RELIABLE == asked.reliability and DurabilityPolicy.VOLATILE == asked.durability
-
-
-def stand_in(monkeypatch, name: str, **members) -> None:
-    """A module with the public interface of a ROS package that is not installed here."""
-    module = types.ModuleType(name)
-    module.__dict__.update(members)
-    monkeypatch.setitem(sys.modules, name, module)
 
 
 def test_approximate_time_forwards_whole_sets_only(monkeypatch):
@@ -185,10 +176,10 @@ def test_approximate_time_forwards_whole_sets_only(monkeypatch):
                 for call in self.calls:
                     call(*chosen)
 
-    members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
-    stand_in(monkeypatch, "message_filters", **members)
+    package = SimpleNamespace(SimpleFilter=SimpleFilter, ApproximateTimeSynchronizer=ApproximateTimeSynchronizer)
+    monkeypatch.setattr(approximate, "_message_filters", lambda: package)
     forwarded = []
-    sets = ApproximateSets(("A", "B"), 0.06, lambda camera, message: forwarded.append((camera, message)))
+    sets = approximate.ApproximateSets(("A", "B"), 0.06, lambda camera, message: forwarded.append((camera, message)))
     one, two = (conversions.make(messages.IMAGE) for _ in range(2))
     sets.add("B", one)
     assert forwarded == []
@@ -217,7 +208,7 @@ def test_other_encodings_go_through_cv_bridge_where_it_is(monkeypatch):
                 raise failing.pop()
             return np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
-    stand_in(monkeypatch, "cv_bridge", CvBridge=CvBridge, CvBridgeError=CvBridgeError)
+    monkeypatch.setattr(encodings, "_cv_bridge", lambda encoding: SimpleNamespace(CvBridge=CvBridge))
     image = encodings.bridged(message)
     assert (image.width, image.height, image.step) == (4, 2, 4) and asked == []  # not before a set needs it
     assert images.decode(image).tobytes() == bytes(range(24)) and asked == ["rgb8"]

@@ -1,6 +1,7 @@
 """Poses in every way a vehicle tells them, and messages that nobody should send: what the callbacks make of them."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,13 +10,13 @@ pytest.importorskip("rclpy")
 import numpy as np
 import small_drive
 from hand_fed import T_NS, TOPICS, Rig
-from test_settings import stand_in
 
 from syncl_core import geometry
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
+from syncl_ros import approximate
 from syncl_ros.conversions import make
 from syncl_ros.params import CameraParams
 
@@ -135,8 +136,8 @@ def test_an_image_of_message_filters_that_is_unusable_is_its_own_cameras(monkeyp
                 self.signalMessage(*(self.latest.pop(i) for i in range(self.count)))
             self.lock.release()
 
-    members = {"SimpleFilter": SimpleFilter, "ApproximateTimeSynchronizer": ApproximateTimeSynchronizer}
-    stand_in(monkeypatch, "message_filters", **members)
+    package = SimpleNamespace(SimpleFilter=SimpleFilter, ApproximateTimeSynchronizer=ApproximateTimeSynchronizer)
+    monkeypatch.setattr(approximate, "_message_filters", lambda: package)
     rig = Rig(sync_policy="approximate_time")
 
     def hear(camera, t_ns, form="jpeg"):
