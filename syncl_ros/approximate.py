@@ -5,6 +5,7 @@ default, the deadline policy.
 """
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from syncl_core.errors import InputError
 from syncl_core.io import messages
@@ -49,7 +50,7 @@ class ApproximateSets:
         self._complete += zip(self._cameras, images, strict=True)
 
 
-def _message_filters():
+def _message_filters() -> ModuleType:
     try:
         import message_filters
     except ImportError:

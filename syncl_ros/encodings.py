@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 from sensor_msgs.msg import Image
@@ -24,7 +25,7 @@ def bridged(message: Image) -> RawImage:
     return dataclasses.replace(messages.raw_image_from(message), decode=partial(_rgb_pixels, bridge, message))
 
 
-def _cv_bridge(encoding: str):
+def _cv_bridge(encoding: str) -> ModuleType:
     try:
         import cv_bridge
     except ImportError:

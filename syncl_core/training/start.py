@@ -21,8 +21,8 @@ def spread(tracker: Tracker) -> None:
 
     As published all queries have the same content and boxes begin anywhere; a short training then spends its time on
     telling queries apart. StreamPETR's queries have no content to differ in: there positions count for more, and
-    attention is sharper. MUTR3D's learned DETR3D queries differ, but begin near the vehicle:
-    here they begin all over the ground.
+    attention is sharper. MUTR3D's learned DETR3D queries differ, but begin near the vehicle: here they begin all over
+    the ground.
     """
     if isinstance(places := getattr(tracker, "reference_points", None), nn.Linear):  # those of DETR3D, if learned
         _scatter(places)

@@ -31,7 +31,7 @@ def test_the_doctor_finds_what_is_wrong_with_a_vehicle(watcher, rig, tmp_path):
     rig.stamp_error_s["CAM_FRONT_LEFT"] = -0.030
     rig.info["CAM_FRONT"] = CameraModel(width=320, height=180, intrinsics=np.zeros((3, 3)))
     given = ("-p", "sync.max_spread:=0.015", "-p", "cameras.cam_front_right.image_topic:=/nobody")
-    arguments = ("--seconds", 5, "--ros-args", *given, "-p", "cameras.cam_back_right.frame_id:=nowhere")
+    arguments = ("--ros-args", *given, "-p", "cameras.cam_back_right.frame_id:=nowhere")
     try:
         with RosProcess("doctor", *arguments, env=environment(tmp_path, DOMAIN), folder=tmp_path) as doctor:
             assert doctor.wait(60) == 1, doctor.output()
