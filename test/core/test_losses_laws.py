@@ -141,7 +141,7 @@ def test_unknown_velocities_do_not_count():
     assert leaves(observation)["head.box"].grad.isfinite().all()
 
 
-def test_a_detector_has_no_second_say_and_nomake_strategy():
+def test_a_detector_has_no_second_pass_and_no_strategy():
     criterion = make_criterion(make_strategy({}), framework="none")
     observation, targets = make_case(6, tracks=(0, 0), vanished=(0, 0))
     result = criterion(dataclasses.replace(observation, parallel=None), targets)
