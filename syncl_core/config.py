@@ -7,6 +7,7 @@ between files and no string that names a class.
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -97,6 +98,10 @@ class SynclConfig:
         return self.classes[: self.num_tracking_classes]
 
 
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+"""4e-4 and the like, which YAML 1.1 takes for a word unless it has both a point and a sign: 4.0e-4."""
+
+
 def load_config(path: str | Path) -> SynclConfig:
     """Read a YAML file over the defaults. Raises InputError naming the file and the key."""
     path = Path(path)
@@ -152,6 +157,8 @@ def _convert(value: object, hint: type, key: str):
             raise InputError(f"{key}: expected a list of {item.__name__}, got {value!r}")
         return tuple(_convert(v, item, f"{key}[{i}]") for i, v in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise InputError(f"{key}: expected {hint.__name__}, got {value!r}")

@@ -31,6 +31,11 @@ def test_partial_file_changes_only_its_keys(tmp_path):
     assert isinstance(config.sync.max_spread, float)
 
 
+@pytest.mark.parametrize("text", ["4e-4", "4.0e-4", "4E-4", "+4.e-4", "0.0004"])
+def test_numbers_are_read_as_people_write_them(tmp_path, text):
+    assert load_config(written(tmp_path, f"train: {{learning_rate: {text}}}")).train.learning_rate == 4e-4
+
+
 def test_round_trip_through_yaml():
     text = yaml.safe_dump(config_to_dict(SynclConfig()))
     assert config_from_dict(SynclConfig, yaml.safe_load(text)) == SynclConfig()
@@ -47,6 +52,7 @@ def test_round_trip_through_yaml():
         ("track: {slots: true}", "track.slots: expected int, got True"),
         ("track: {slots: '3'}", "track.slots: expected int, got '3'"),
         ("sync: {max_spread: false}", "sync.max_spread: expected float, got False"),
+        ("sync: {max_spread: e-4}", "sync.max_spread: expected float, got 'e-4'"),
         ("rig: {cameras: CAM_FRONT}", "rig.cameras: expected a list of str"),
         ("rig: {cameras: [CAM_FRONT, 2]}", r"rig.cameras\[1\]: expected str, got 2"),
         ("rig: {cameras: [A, A, B, C, D, E]}", "rig.cameras: expected distinct"),
