@@ -86,16 +86,21 @@ OPEN_CHOICES: dict[str, Ablation] = {
     "open/all_pairs_pool": _syncl("mixture fitted to all pairs' costs", filter={"pool": "all_pairs"}),
     "open/smooth_threshold": _syncl("threshold carried from frame to frame", filter={"smoothing": 0.9}),
     "open/no_threshold": _syncl("an object's K best queries, no threshold", filter={"method": "top_k"}),
-    "open/force_best": _syncl("an object's best query always passes the filter", filter={"force_best": True}),
     "open/half_parallel": _syncl("parallel decoder's loss at half weight", parallel={"weight": 0.5}),
     "open/empty_frames_taught": _syncl(
         "parallel decoder taught background where nothing is matched", parallel={"empty_frames": "background"}
     ),
+    "open/force_best": _syncl("an object's best query always passes the filter", filter={"force_best": True}),
     "open/new_born_ignored": _syncl(
         "new-born objects' queries left out of the parallel decoder's loss", parallel={"new_born": "ignore"}
     ),
     "open/rejected_ignored": _syncl(
         "queries the filter refused left out of the parallel decoder's loss", parallel={"rejected": "ignore"}
+    ),
+    "open/no_false_background": _syncl(
+        "nothing that lies at an object is background to the parallel decoder: the three rows before together",
+        filter={"force_best": True},
+        parallel={"new_born": "ignore", "rejected": "ignore"},
     ),
     "open/serial_normalizer": _syncl(
         "parallel decoder's loss divided by the ordinary decoder's positives", parallel={"normalizer": "serial"}
