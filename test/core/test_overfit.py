@@ -89,7 +89,7 @@ def test_one_clip_is_learned_by_heart(kind, tmp_path, monkeypatch):
     assert losses[0] > 40 and losses[-1] < share * losses[0]
     # The filter grows stricter as costs fall, and keeps no more queries than it may.
     early, late = (statistics.fmean(row["stats/delta"] for row in part) for part in (rows[:10], rows[-10:]))
-    assert late < 0.5 * early and all(0 <= row["stats/kept"] <= 5 for row in rows)
+    assert late < 0.75 * early and all(0 <= row["stats/kept"] <= 5 for row in rows)
     tracker = load_checkpoint(tmp_path / "last.safetensors")
     assert tracker.config == config
     _assert_perfect(tracker, source)
