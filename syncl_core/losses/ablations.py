@@ -98,7 +98,7 @@ OPEN_CHOICES: dict[str, Ablation] = {
         "queries the filter refused left out of the parallel decoder's loss", parallel={"rejected": "ignore"}
     ),
     "open/no_false_background": _syncl(
-        "nothing that lies at an object is background to the parallel decoder: the three rows before together",
+        "an object's best query always passes, new-born objects' and refused queries left out of the loss",
         filter={"force_best": True},
         parallel={"new_born": "ignore", "rejected": "ignore"},
     ),

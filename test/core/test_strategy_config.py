@@ -73,25 +73,26 @@ def test_every_row_of_the_tables_is_there_once():
     assert len({repr(c) for c in distinct}) == len(distinct)
 
 
-def test_open_choices_are_syncl_with_one_other_key():
+def test_open_choices_are_syncl_with_one_other_key_or_several_of_them():
     full = config_to_dict(config_from_dict(StrategyConfig, {"enabled": True}))
-    changes = set()
+    changes = {}
     for name, choice in OPEN_CHOICES.items():
         config = config_from_dict(StrategyConfig, choice.values["syncl"])
         check_strategy(config)
         values = config_to_dict(config)
-        different = [
+        changes[name] = {
             (group, key, str(value[key]))
             for group, value in values.items()
             if isinstance(value, dict)
             for key in value
             if value[key] != full[group][key]
-        ]
+        }
         assert name.startswith("open/") and config.enabled, name
-        assert len(different) == {"open/no_false_background": 3}.get(name, 1), name
-        changes.add(tuple(different))
         assert {choice.amota, choice.amotp, choice.nds, choice.map} == {None}
-    assert len(changes) == len(OPEN_CHOICES)
+    parts = [f"open/{name}" for name in ("force_best", "new_born_ignored", "rejected_ignored")]
+    assert changes.pop("open/no_false_background") == set().union(*(changes[name] for name in parts))
+    assert all(len(change) == 1 for change in changes.values())
+    assert len(set().union(*changes.values())) == len(changes)
 
 
 def test_every_answer_is_a_row():
