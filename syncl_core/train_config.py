@@ -27,7 +27,7 @@ class TrainConfig:
     warmup_start: float = 1 / 3
     final_lr_factor: float = 1e-3  # of learning_rate, at the end of the cosine
     max_gradient_norm: float = 35.0  # gradients are scaled down to it, all parameters together
-    precision: str = "bf16"  # of the network on a GPU: bf16 (autocast) or fp32; a CPU always computes in fp32
+    precision: str = "auto"  # of the network: bf16 (autocast), fp32, or auto: bf16 on a GPU, fp32 on a CPU
     freeze_backbone: bool = False  # the image backbone stays as it starts
     freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk
     batch_norm: str = "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
@@ -86,8 +86,8 @@ def check_train(config: TrainConfig) -> None:
     ):
         if not 0 <= (value := getattr(config, key)) <= 1:
             raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
-    if config.precision not in ("bf16", "fp32"):
-        raise InputError(f"train.precision: expected bf16 or fp32, got {config.precision!r}")
+    if config.precision not in ("auto", "bf16", "fp32"):
+        raise InputError(f"train.precision: expected auto, bf16 or fp32, got {config.precision!r}")
     if config.engine not in ("ddp", "fsdp"):
         raise InputError(f"train.engine: expected ddp or fsdp, got {config.engine!r}")
     if config.batch_norm not in ("frozen", "trained"):

@@ -1,6 +1,8 @@
 """Several processes, one model: PyTorch's own engine, started by torchrun. Alone, all of this does nothing."""
 
+import inspect
 import os
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +16,8 @@ from torch.distributed.fsdp import fully_shard
 from syncl_core.errors import InputError
 
 _PATIENCE = timedelta(hours=2)  # processes wait for one that evaluates
+_NAMES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"  # its older name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +74,10 @@ def distribute(model: nn.Module, workers: Workers, engine: str = "ddp") -> nn.Mo
         # Single numbers cannot be shared out; `clip_gradients` averages theirs.
         return fully_shard(model, mesh=mesh, ignored_params={p for p in model.parameters() if p.ndim == 0})
     devices = [workers.device] if workers.device.type == "cuda" else None
+    # Gradients of 1x1 convolutions of images in channels_last; adding them up as they are costs little.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # Statistics of batch norm stay each process's own; the first process's are saved.
-    return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices, **{_SYNC_BUFFERS: False})
 
 
 def gather(value: Any) -> list[Any]:

@@ -170,11 +170,11 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
     config, device = run.config.train, run.workers.device
     set_learning_rate(run.optimizer, learning_rate(config, iteration, run.iterations))
     clip = _blanked(clip.to(device), run.config, iteration)
-    half = device.type == "cuda" and config.precision == "bf16"
+    half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
     where = f"iteration {iteration + 1}, {'; '.join(clip.names)}"
     try:
+        memories = run.encoded(clip) if run.encoded else None  # in full precision, as inference has them
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            memories = run.encoded(clip) if run.encoded else None
             loss = total_loss(run.distributed(clip.frames, clip.targets, memories))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

@@ -44,6 +44,17 @@ def test_reading_the_maps_trains_as_making_them_does(tmp_path, monkeypatch):
         assert torch.equal(trained[name], value) == frozen or name.endswith("bn.num_batches_tracked"), name
 
 
+def test_maps_are_kept_in_full_precision_whatever_the_training_computes_in(tmp_path):
+    torch.set_num_threads(1)
+    config = frozen_config()
+    save_checkpoint(tmp_path / "start.safetensors", build_tracker(config, 5))
+    for precision in ("fp32", "bf16"):
+        run = frozen_config(precision=precision)
+        assert train(run, ToySource(), tmp_path / precision, start=tmp_path / "start.safetensors")
+    full, half = ([f.read_bytes() for f in (tmp_path / p).glob("encoded-*.f32")] for p in ("fp32", "bf16"))
+    assert len(full) == 1 and full == half
+
+
 @torch.no_grad()
 def test_what_is_read_is_what_the_tracker_sees_in_any_batch(tmp_path):
     config = frozen_config()

@@ -185,3 +185,16 @@ def test_training_is_the_ordinary_unroll(tmp_path):
         seen.append(sorted(state.track_id[0][state.track_id[0] >= 0].tolist()))
     assert seen == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 3]]  # the fourth is born late, the third leaves
     assert list(itertools.chain(*seen))
+
+
+def test_bfloat16_where_it_is_asked_for(tmp_path):
+    """A CPU computes in full precision unless told otherwise; half of it is near that, and weights stay float32."""
+    torch.set_num_threads(1)
+    losses = {}
+    for precision in ("fp32", "auto", "bf16"):
+        assert train(toy_config(precision=precision, iterations=2), ToySource(), tmp_path / precision)
+        losses[precision] = [row["loss"] for row in _curve(tmp_path / precision)]
+    assert losses["auto"] == losses["fp32"] != losses["bf16"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+    weights = load_checkpoint(tmp_path / "bf16" / "last.safetensors").state_dict().values()
+    assert {w.dtype for w in weights if w.is_floating_point()} == {torch.float32}
