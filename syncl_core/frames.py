@@ -18,9 +18,10 @@ def make_frame(
     config: ImageConfig,
     pool: ThreadPoolExecutor | None = None,
     rectifier: Rectifier | None = None,
+    look: bool = True,
 ) -> Frame:
     """`prepare_frame` for which every image must be usable. Raises InputError naming the camera."""
-    frame, rejected = prepare_frame(frame_set, config, pool, rectifier)
+    frame, rejected = prepare_frame(frame_set, config, pool, rectifier, look=look)
     for message in rejected.values():
         raise InputError(message)
     return frame
@@ -32,6 +33,7 @@ def prepare_frame(
     pool: ThreadPoolExecutor | None = None,
     rectifier: Rectifier | None = None,
     pin_memory: bool = False,
+    look: bool = True,
 ) -> tuple[Frame, dict[str, str]]:
     """Decode, scale and crop the images of one set and chain its transforms. The Frame has batch size 1, on the CPU.
 
@@ -39,9 +41,11 @@ def prepare_frame(
     projection and `camera_valid` False. The latter are named: {camera: why}.
 
     `pool` decodes cameras side by side (the decoders release the GIL). `rectifier` keeps the maps of distorted cameras
-    from set to set. With `pin_memory` the images lie where a GPU can fetch them by itself.
+    from set to set. With `pin_memory` the images lie where a GPU can fetch them by itself. Without `look` no image is
+    decoded and all are black, for whoever knows what the network sees in them.
     """
     rectifier = rectifier or Rectifier(config)
+    black = torch.zeros(3, config.height, config.width, dtype=torch.uint8)
 
     def prepare(view: CameraView | None) -> tuple[torch.Tensor, np.ndarray] | str | None:
         if view is None:
@@ -49,13 +53,12 @@ def prepare_frame(
         try:
             _check_finite(view)
             projection = _image_from_model(view, frame_set, config)
-            return _network_image(view, rectifier), projection
+            return _network_image(view, rectifier) if look else black, projection
         except InputError as error:
             return f"{view.camera} at {view.t_ns} ns: {error}"
 
     results = list((pool.map if pool else map)(prepare, frame_set.views))
     usable = [isinstance(result, tuple) for result in results]
-    black = torch.zeros(3, config.height, config.width, dtype=torch.uint8)
     pixels = torch.empty(len(results), *black.shape, dtype=torch.uint8, pin_memory=pin_memory)
     torch.stack([result[0] if ok else black for result, ok in zip(results, usable, strict=True)], out=pixels)
     projections = [result[1] if ok else np.eye(4) for result, ok in zip(results, usable, strict=True)]

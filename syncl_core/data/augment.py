@@ -42,7 +42,7 @@ def draw_augmentation(config: TrainConfig, key: Sequence[int], num_cameras: int 
     return Augmentation(scale=float(scale), offset=float(offset), flip=bool(flip), dropped=dropped)
 
 
-def augmented_frame(frame_set: FrameSet, config: ImageConfig, augmentation: Augmentation) -> Frame:
+def augmented_frame(frame_set: FrameSet, config: ImageConfig, augmentation: Augmentation, look: bool = True) -> Frame:
     """`frames.make_frame` with an augmentation: same decoding and scaling, image_from_model follows every pixel.
 
     Cameras that are to fail are still there: what they show decides about the targets (data/camera_dropout.py).
@@ -50,7 +50,7 @@ def augmented_frame(frame_set: FrameSet, config: ImageConfig, augmentation: Augm
     width = round(config.width * augmentation.scale)
     rows = [round(v.model.height * width / v.model.width) for v in frame_set.views if v is not None]
     height = min([config.height, *rows])
-    frame = make_frame(frame_set, dataclasses.replace(config, width=width, height=height))
+    frame = make_frame(frame_set, dataclasses.replace(config, width=width, height=height), look=look)
     left = int(augmentation.offset * max(0, width - config.width))
     right = config.width - (width - left)  # columns to add; negative = to cut off
     pad = (-left, right, config.height - height, 0)

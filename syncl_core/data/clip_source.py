@@ -1,6 +1,6 @@
 """What training and evaluation need of a data set, whatever it is: scenes of key frames with ground truth."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from syncl_core.types import FrameSet, ObjectSet
@@ -10,7 +10,7 @@ class ClipSource(Protocol):
     """Scenes of key frames, numbered from zero. Must survive pickling: workers get a copy each.
 
     A source that can save work may have more, which the functions below ask for:
-    `future_objects(scene, index)`, `frame_sets(scene, indices)` and `scenes_together`.
+    `future_objects(scene, index)`, `frame_sets(scene, indices)`, `unseen_frame_set(scene, index)`, `scenes_together`.
     """
 
     @property
@@ -32,14 +32,18 @@ def future_objects(source: ClipSource, scene: str, index: int) -> ObjectSet:
     return getattr(source, "future_objects", source.ground_truth)(scene, index)
 
 
-def frame_sets(source: ClipSource, scene: str, indices: Sequence[int]) -> list[FrameSet]:
-    """The frame sets of key frames in order of time; one that is asked for twice is made once."""
-    once = list(dict.fromkeys(indices))
+def frame_sets(source: ClipSource, scene: str, indices: Sequence[int], unseen: Collection[int] = ()) -> list[FrameSet]:
+    """The frame sets of key frames in order of time; one that is asked for twice is made once.
+
+    Nobody will look at the images of those that are `unseen`, whatever they show.
+    """
+    blank = {i: source.unseen_frame_set(scene, i) for i in set(unseen) if hasattr(source, "unseen_frame_set")}
+    once = [index for index in dict.fromkeys(indices) if index not in blank]
     if hasattr(source, "frame_sets"):
-        made = source.frame_sets(scene, once)
+        made = source.frame_sets(scene, once) if once else []
     else:
         made = [source.frame_set(scene, index) for index in once]
-    by_index = dict(zip(once, made, strict=True))
+    by_index = blank | dict(zip(once, made, strict=True))
     return [by_index[index] for index in indices]
 
 

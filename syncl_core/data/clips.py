@@ -4,7 +4,7 @@ So neither the number of workers nor an interruption changes what a run sees. Nu
 iteration t of W processes with B clips each consists of numbers t * W * B to (t + 1) * W * B - 1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -52,11 +52,17 @@ class ClipDataset(Dataset):
 
     Of a source whose scenes are dear to open the order takes a few random scenes at a time: see `clip_source`.
     Clips at the start of a scene repeat its first frame. A clip with a frame nobody can be taught in is replaced by
-    another one, drawn by its number.
+    another one, drawn by its number. Key frames that are `known`, by their number, have black images.
     """
 
-    def __init__(self, source: ClipSource, config: SynclConfig, augment: bool = True):
-        self._source, self._config, self._augment = source, config, augment
+    def __init__(
+        self,
+        source: ClipSource,
+        config: SynclConfig,
+        augment: bool = True,
+        known: Callable[[int], bool] | None = None,
+    ):
+        self._source, self._config, self._augment, self._known = source, config, augment, known
         counts = [(scene, source.num_key_frames(scene)) for scene in source.scene_names]
         self._scenes = tuple(scene for scene, count in counts if count)
         self._ends = np.cumsum([count for _, count in counts if count], dtype=np.int64)
@@ -99,7 +105,8 @@ class ClipDataset(Dataset):
         rows = [max(0, last - back) for back in reversed(range(config.train.clip_length))]
         end = min(self._source.num_key_frames(scene), last + 1 + config.model.future_steps)
         truth = {row: self._source.ground_truth(scene, row) for row in sorted(set(rows))}
-        sets = frame_sets(self._source, scene, rows)
+        unseen = {row for row in rows if self._known and self._known(start + row)}
+        sets = frame_sets(self._source, scene, rows, unseen)
         poses = np.stack([s.global_from_base @ s.base_from_model for s in sets])
         name = f"{scene} key frames {rows[0]} to {rows[-1]}"
         present = [trainable(truth[row], pose, config) for row, pose in zip(rows, poses, strict=True)]
@@ -111,20 +118,22 @@ class ClipDataset(Dataset):
             [truth[ahead] for ahead in range(row + 1, min(end, row + 1 + config.model.future_steps))] for row in rows
         ]
         try:
-            frames, present = self._frames(sets, present, number)
+            frames, present = self._frames(sets, present, number, [row not in unseen for row in rows])
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
         targets, numbers = clip_targets(present, following, poses, config), tuple(start + row for row in rows)
         return Clip(frames=frames, targets=targets, names=(name,), numbers=(numbers,))
 
     def _frames(
-        self, sets: Sequence[FrameSet], present: Sequence[ObjectSet], number: int
+        self, sets: Sequence[FrameSet], present: Sequence[ObjectSet], number: int, looks: Sequence[bool]
     ) -> tuple[tuple[Frame, ...], Sequence[ObjectSet]]:
         """The frames of clip `number` after augmentation, and of the objects present those that are taught."""
         config = self._config
         key = [config.train.seed, _AUGMENT_KEY, number]
         augmentation = draw_augmentation(config.train, key, len(sets[0].views)) if self._augment else Augmentation()
-        frames = tuple(augmented_frame(s, config.image, augmentation) for s in sets)
+        frames = tuple(
+            augmented_frame(s, config.image, augmentation, look) for s, look in zip(sets, looks, strict=True)
+        )
         if not augmentation.dropped:
             return frames, present
         shown = shown_objects(present, frames, augmentation.dropped)

@@ -35,6 +35,7 @@ class EncodedFrames:
     def __init__(self, folder: Path, tracker: DETR3D, data: str, count: int):
         self._tracker, self._count = tracker, count
         self._path = folder / f"encoded-{_digest(tracker, data)}"
+        self.kept = Kept(self._path.with_suffix(".done"), count)
         self._shapes: tuple[tuple[torch.Size, ...], ...] = ()
         self._image_size = (0, 0)
         self._values: np.memmap | None = None
@@ -67,21 +68,24 @@ class EncodedFrames:
 
     def _row(self, frame: Frame, number: int) -> np.ndarray:
         """A key frame's maps, one after the other."""
-        if self._present is not None and self._present[number]:
-            return self._values[number]
+        made = None
+        if self._values is None:
+            made = self._made(frame)  # for the maps' shapes: if this key frame is kept, its images may be black
+            self._open(len(made))
+        if not self._present[number]:
+            self._values[number] = self._made(frame) if made is None else made
+            self._present[number] = True  # after the values, for whoever else reads
+        return self._values[number]
+
+    def _made(self, frame: Frame) -> np.ndarray:
         pyramid = self._tracker.encode(frame)
-        shapes = tuple(tuple(value.shape[1:] for value in getattr(pyramid, name)) for name in _MAPS)
-        flat = torch.cat([value.flatten() for name in _MAPS for value in getattr(pyramid, name)]).float().cpu().numpy()
-        if self._present is None:
-            self._shapes, self._image_size = shapes, pyramid.image_size
-            self._open(len(flat))
-        self._values[number] = flat
-        self._present[number] = True  # after the values, for whoever else reads
-        return flat
+        self._shapes = tuple(tuple(value.shape[1:] for value in getattr(pyramid, name)) for name in _MAPS)
+        self._image_size = pyramid.image_size
+        return torch.cat([value.flatten() for name in _MAPS for value in getattr(pyramid, name)]).float().cpu().numpy()
 
     def _open(self, size: int) -> None:
         """Files for maps of `size` numbers a key frame."""
-        values, done = self._path.with_suffix(".f32"), self._path.with_suffix(".done")
+        values = self._path.with_suffix(".f32")
         values.parent.mkdir(parents=True, exist_ok=True)
         # Places of a file that nobody has written take no room, and a disk found full later would end the process.
         missing = 4 * size * self._count - (values.stat().st_blocks * 512 if values.exists() else 0)
@@ -92,7 +96,23 @@ class EncodedFrames:
                 "choose another -o, fewer scenes, or train.freeze_backbone"
             )
         self._values = _shared(values, np.float32, (self._count, size))
-        self._present = _shared(done, np.bool_, (self._count,))
+        self._present = _shared(self.kept.path, np.bool_, (self._count,))
+
+
+class Kept:
+    """Which key frames are kept already, by number: nobody needs their images again. Survives pickling."""
+
+    def __init__(self, path: Path, count: int):
+        self.path, self._count = path, count
+        self._present: np.memmap | None = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_present": None}
+
+    def __call__(self, number: int) -> bool:
+        if self._present is None and self.path.is_file() and self.path.stat().st_size >= self._count:
+            self._present = _shared(self.path, np.bool_, (self._count,))
+        return self._present is not None and bool(self._present[number])
 
 
 def _scene(frame: Frame, row: int) -> Frame:

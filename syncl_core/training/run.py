@@ -81,6 +81,8 @@ def train(
         if tracker is not run.model.tracker:
             load_whole(run.model.tracker, tracker.state_dict())
     run = with_kept_maps(run, source, encoded or folder, len(dataset))
+    if run.encoded:
+        dataset = ClipDataset(source, config, known=run.encoded.kept)
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)

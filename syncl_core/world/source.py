@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,7 @@ class _Stage:
     assembly: Assembly
     truth: Truth
     start_us: int
+    objects: dict[int, ObjectSet] = field(default_factory=dict)  # ground truth asked for before: rays are dear
 
 
 class WorldSource:
@@ -114,14 +115,23 @@ class WorldSource:
         pixels = pictures.cpu().numpy().reshape(len(key_us), len(self.cameras), *pictures.shape[1:])
         return [self._frame_set(stage, int(us), images) for us, images in zip(key_us, pixels, strict=True)]
 
+    def unseen_frame_set(self, scene: str, index: int) -> FrameSet:
+        """`frame_set` for whoever does not look at its images: they are black, and nothing is drawn."""
+        model = rig.camera_model(self.cameras[0], self.image_width, self.image_height)
+        black = np.zeros((len(self.cameras), model.height, model.width, 3), dtype=np.uint8)
+        return self._frame_set(self._stage(scene), self._key_us(scene, index), black)
+
     def ground_truth(self, scene: str, index: int) -> ObjectSet:
         """The actors within ANNOTATION_RANGE of the ego; `num_points` is 0 for those that nothing hits."""
         stage = self._stage(scene)
+        if index in stage.objects:
+            return stage.objects[index]
         t = np.array([self._key_us(scene, index) / 1e6])
         city_from_lidar = city_from_base(stage.scene, t)[0] @ rig.base_from_lidar()
         points = sense.lidar_points(place(stage.assembly, t), city_from_lidar, len(stage.scene.actors))
         kept = np.flatnonzero(stage.truth.annotated[index])
-        return replace(self.future_objects(scene, index), num_points=points[kept].astype(np.int64))
+        objects = replace(self.future_objects(scene, index), num_points=points[kept].astype(np.int64))
+        return stage.objects.setdefault(index, objects)
 
     def future_objects(self, scene: str, index: int) -> ObjectSet:
         """`ground_truth` without `num_points`, for which no ray is cast."""

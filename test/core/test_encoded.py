@@ -1,5 +1,7 @@
 """A frozen encoder's maps kept in a file: the same training as without, nothing frozen moves, files are shared."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from syncl_core.checkpoint import load_checkpoint, save_checkpoint
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.errors import InputError
+from syncl_core.frames import make_frame
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.progress import read_log
@@ -34,7 +37,7 @@ def test_reading_the_maps_trains_as_making_them_does(tmp_path, monkeypatch):
     start = build_tracker(config, 5)
     save_checkpoint(tmp_path / "start.safetensors", start)
     assert train(config, ToySource(), tmp_path / "kept", start=tmp_path / "start.safetensors")
-    monkeypatch.setattr("syncl_core.training.run.EncodedFrames", lambda *_: lambda clip: None)
+    monkeypatch.setattr(EncodedFrames, "__call__", lambda self, clip: None)
     assert train(config, ToySource(), tmp_path / "made", start=tmp_path / "start.safetensors")
     for kept, made in zip(_losses(tmp_path / "kept"), _losses(tmp_path / "made"), strict=True):
         assert kept == pytest.approx(made, rel=1e-3)
@@ -53,6 +56,53 @@ def test_maps_are_kept_in_full_precision_whatever_the_training_computes_in(tmp_p
         assert train(run, ToySource(), tmp_path / precision, start=tmp_path / "start.safetensors")
     full, half = ([f.read_bytes() for f in (tmp_path / p).glob("encoded-*.f32")] for p in ("fp32", "bf16"))
     assert len(full) == 1 and full == half
+
+
+class Blinded(ToySource):
+    """Says of every key frame what it shows only once."""
+
+    def __init__(self, *asked):
+        super().__init__()
+        object.__setattr__(self, "asked", list(asked))
+
+    def frame_set(self, scene, index):
+        assert (scene, index) not in self.asked, "its images were there before"
+        self.asked.append((scene, index))
+        return super().frame_set(scene, index)
+
+    def unseen_frame_set(self, scene, index):
+        frames = super().frame_set(scene, index)
+        black = [dataclasses.replace(view.image, data=np.zeros_like(view.image.data)) for view in frames.views]
+        views = [dataclasses.replace(view, image=image) for view, image in zip(frames.views, black, strict=True)]
+        return dataclasses.replace(frames, views=tuple(views))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_kept_key_frames_are_not_asked_for_again(tmp_path, workers):
+    """Within a run and by the next one, whose losses and maps are those of a run that saw everything."""
+    torch.set_num_threads(1)
+    config = frozen_config(log_every=1, batch_size=1, iterations=12)
+    save_checkpoint(tmp_path / "start.safetensors", build_tracker(config, 5))
+    again = frozen_config(log_every=1, batch_size=1, iterations=12, workers=workers)
+    seeing, blinded = tmp_path / "seeing", tmp_path / "blinded"
+    first = Blinded()
+    assert train(config, ToySource(), seeing, start=tmp_path / "start.safetensors")
+    assert train(config, first, blinded, start=tmp_path / "start.safetensors")
+    (maps,) = blinded.glob("encoded-*.f32")
+    assert _losses(blinded) == _losses(seeing)
+    assert len(first.asked) == 8 and maps.read_bytes() == next(seeing.glob("encoded-*.f32")).read_bytes()
+    before = maps.read_bytes()
+    second = tmp_path / "second"
+    assert train(again, Blinded(*first.asked), second, start=tmp_path / "start.safetensors", encoded=blinded)
+    assert _losses(second) == _losses(seeing) and maps.read_bytes() == before
+
+
+def test_without_a_look_a_frame_has_all_but_its_images():
+    config, frames = toy_config(), ToySource().frame_set("toy-1", 2)
+    seen, unseen = (make_frame(frames, config.image, look=look) for look in (True, False))
+    assert seen.images.any() and not unseen.images.any() and unseen.images.shape == seen.images.shape
+    for name in ("image_from_model", "camera_valid", "global_from_model", "t_ns"):
+        assert torch.equal(getattr(seen, name), getattr(unseen, name)), name
 
 
 @torch.no_grad()

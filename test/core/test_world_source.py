@@ -103,6 +103,25 @@ def test_key_frames_drawn_together_are_those_drawn_alone(source):
             assert a.image.data == b.image.data
 
 
+def test_what_nobody_looks_at_is_not_drawn(source, monkeypatch):
+    seen = source.frame_set(SCENE, 1)
+    monkeypatch.setattr(photo, "take", lambda *_: pytest.fail("a picture was drawn"))
+    unseen = source.unseen_frame_set(SCENE, 1)
+    image = ImageConfig(width=WIDTH, height=64)
+    for ours, theirs in zip(unseen.views, seen.views, strict=True):
+        assert (ours.camera, ours.t_ns) == (theirs.camera, theirs.t_ns)
+        assert not any(ours.image.data) and len(ours.image.data) == len(theirs.image.data)
+    ours, theirs = frames.make_frame(unseen, image), frames.make_frame(seen, image)
+    assert torch.equal(ours.image_from_model, theirs.image_from_model)
+    assert torch.equal(ours.global_from_model, theirs.global_from_model) and torch.equal(ours.t_ns, theirs.t_ns)
+
+
+def test_rays_are_cast_at_a_key_frame_once(source, monkeypatch):
+    first = source.ground_truth(SCENE, 1)
+    monkeypatch.setattr(sense, "lidar_points", lambda *_: pytest.fail("rays were cast"))
+    assert source.ground_truth(SCENE, 1) is first
+
+
 def test_source_survives_pickling_and_forgets_what_can_be_made_again(source):
     source.frame_set(SCENE, 0)
     data = pickle.dumps(source)
