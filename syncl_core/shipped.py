@@ -11,7 +11,7 @@ _PLACES = (
     _HERE.parents[1] / "config",  # the source tree
     *(Path(prefix, "share", "syncl_ros", "config") for prefix in (*_HERE.parents[4:5], sys.prefix)),  # pip, colcon
 )
-_WEIGHTS = "weights/mutr3d_world_160x448.safetensors"
+_WEIGHTS = "weights/mutr3d_world_256x704.safetensors"
 
 
 def shipped_configs() -> list[Path]:

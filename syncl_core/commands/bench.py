@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES = """examples:
   syncl bench                                               every configuration of the package, on the CPU
-  syncl bench -c config/mutr3d_world_160x448.yaml --threads 1
+  syncl bench -c config/mutr3d_world_256x704.yaml --threads 1
   syncl bench --device cuda --precision bf16 --json out/bench.json
   syncl bench --markdown                                    the table for docs/performance.md
   syncl bench train -c config/petr_vov_320x800.yaml --set train.checkpoint_activations=true --threads 2

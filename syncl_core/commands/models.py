@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES = """examples:
   syncl models                                        every configuration of the package
-  syncl models -c config/mutr3d_world_160x448.yaml
+  syncl models -c config/mutr3d_world_256x704.yaml
   syncl models --markdown                             the table for docs/performance.md
 
 Nothing is run: shapes are enough. GFLOP is of one frame with all cameras, a multiply-add counts as two; convolutions,

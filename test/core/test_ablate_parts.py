@@ -183,7 +183,7 @@ def test_the_list_says_what_would_be_trained(capsys):
 
 @pytest.mark.parametrize(
     ("name", "first", "framework"),
-    [("ablation_gpu", "ablation_gpu_detector", "none"), ("ablation_cpu", "mutr3d_world_160x448_detector", "mutr3d")],
+    [("ablation_gpu", "ablation_gpu_detector", "none"), ("ablation_cpu", "ablation_cpu_detector", "mutr3d")],
 )
 def test_presets_start_from_their_detector(name, first, framework, capsys):
     files = [str(CONFIGS / f"{file}.yaml") for file in (name, first)]
