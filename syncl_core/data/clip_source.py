@@ -37,7 +37,7 @@ def frame_sets(source: ClipSource, scene: str, indices: Sequence[int], unseen: C
 
     Nobody will look at the images of those that are `unseen`, whatever they show.
     """
-    blank = {i: source.unseen_frame_set(scene, i) for i in set(unseen) if hasattr(source, "unseen_frame_set")}
+    blank = {i: source.unseen_frame_set(scene, i) for i in unseen} if hasattr(source, "unseen_frame_set") else {}
     once = [index for index in dict.fromkeys(indices) if index not in blank]
     if hasattr(source, "frame_sets"):
         made = source.frame_sets(scene, once) if once else []

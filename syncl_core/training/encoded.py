@@ -35,11 +35,10 @@ class EncodedFrames:
     def __init__(self, folder: Path, tracker: DETR3D, data: str, count: int):
         self._tracker, self._count = tracker, count
         self._path = folder / f"encoded-{_digest(tracker, data)}"
-        self.kept = Kept(self._path.with_suffix(".done"), count)
+        self.kept = Kept(self._path, count)
         self._shapes: tuple[tuple[torch.Size, ...], ...] = ()
         self._image_size = (0, 0)
         self._values: np.memmap | None = None
-        self._present: np.memmap | None = None
 
     @torch.no_grad()
     def __call__(self, clip: Clip) -> tuple[Pyramid, ...]:
@@ -72,9 +71,9 @@ class EncodedFrames:
         if self._values is None:
             made = self._made(frame)  # for the maps' shapes: if this key frame is kept, its images may be black
             self._open(len(made))
-        if not self._present[number]:
+        if not self.kept(number):
             self._values[number] = self._made(frame) if made is None else made
-            self._present[number] = True  # after the values, for whoever else reads
+            self.kept.add(number)  # after the values, for whoever else reads
         return self._values[number]
 
     def _made(self, frame: Frame) -> np.ndarray:
@@ -95,24 +94,35 @@ class EncodedFrames:
                 f"train.freeze_encoder: {values} needs {missing / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; "
                 "choose another -o, fewer scenes, or train.freeze_backbone"
             )
+        if not values.exists():
+            self.kept.forget()
         self._values = _shared(values, np.float32, (self._count, size))
-        self._present = _shared(self.kept.path, np.bool_, (self._count,))
 
 
 class Kept:
-    """Which key frames are kept already, by number: nobody needs their images again. Survives pickling."""
+    """Which key frames' maps lie in PATH.f32, by number: nobody needs their images again. Survives pickling."""
 
     def __init__(self, path: Path, count: int):
-        self.path, self._count = path, count
+        self._values, self._path, self._count = path.with_suffix(".f32"), path.with_suffix(".done"), count
         self._present: np.memmap | None = None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_present": None}
 
     def __call__(self, number: int) -> bool:
-        if self._present is None and self.path.is_file() and self.path.stat().st_size >= self._count:
-            self._present = _shared(self.path, np.bool_, (self._count,))
+        """Whether a key frame is kept. Marks of maps that somebody deleted count for nothing."""
+        if self._present is None and self._path.is_file() and self._values.is_file():
+            self._present = _shared(self._path, np.bool_, (self._count,))
         return self._present is not None and bool(self._present[number])
+
+    def add(self, number: int) -> None:
+        if self._present is None:
+            self._present = _shared(self._path, np.bool_, (self._count,))
+        self._present[number] = True
+
+    def forget(self) -> None:
+        self._present = None
+        self._path.unlink(missing_ok=True)
 
 
 def _scene(frame: Frame, row: int) -> Frame:

@@ -97,6 +97,21 @@ def test_images_of_kept_key_frames_are_not_asked_for_again(tmp_path, workers):
     assert _losses(second) == _losses(seeing) and maps.read_bytes() == before
 
 
+def test_marks_without_their_maps_count_for_nothing(tmp_path):
+    """Whoever deletes the large file of the two gets the same losses from the next run, not maps of zeros."""
+    torch.set_num_threads(1)
+    config = frozen_config(log_every=1)
+    save_checkpoint(tmp_path / "start.safetensors", build_tracker(config, 5))
+    sources = {"first": Blinded(), "second": Blinded()}
+    for name, source in sources.items():
+        assert train(config, source, tmp_path / name, start=tmp_path / "start.safetensors", encoded=tmp_path / "maps")
+        (maps,) = (tmp_path / "maps").glob("encoded-*.f32")
+        assert maps.with_suffix(".done").is_file()
+        maps.unlink()
+    assert _losses(tmp_path / "first") == _losses(tmp_path / "second")
+    assert sources["first"].asked == sources["second"].asked != []
+
+
 def test_without_a_look_a_frame_has_all_but_its_images():
     config, frames = toy_config(), ToySource().frame_set("toy-1", 2)
     seen, unseen = (make_frame(frames, config.image, look=look) for look in (True, False))
