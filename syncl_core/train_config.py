@@ -19,6 +19,7 @@ class TrainConfig:
     epochs: int = 12  # times every key frame was the last of a clip ...
     iterations: int = 0  # ... unless this says how many steps there are
     seed: int = 0  # of weights, order, augmentation and dropout
+    first_scene: int = 0  # of the endless world: where a run begins, so that a further training sees new scenes
 
     learning_rate: float = 2e-4  # AdamW, for the global batch as it is
     backbone_lr_factor: float = 0.1  # of learning_rate, for the image backbone
@@ -68,6 +69,7 @@ def check_train(config: TrainConfig) -> None:
     for key in (
         "iterations",
         "seed",
+        "first_scene",
         "weight_decay",
         "warmup_iterations",
         "workers",

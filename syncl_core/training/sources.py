@@ -9,6 +9,7 @@ import torch.distributed as dist
 from syncl_core.config import SynclConfig
 from syncl_core.data.clip_source import ClipSource
 from syncl_core.data.nuscenes_clips import NuScenesClips
+from syncl_core.errors import InputError
 from syncl_core.training.distributed import Workers
 
 WORLD = "world"
@@ -18,9 +19,14 @@ _DEFAULT_SCENES = 700  # as many as nuScenes has for training
 def training_source(data: str, version: str, split: str, config: SynclConfig, workers: Workers) -> ClipSource:
     """The scenes of a split of `data`: "world" or a nuScenes root.
 
-    The world has as many scenes as the run has use for. Worker processes draw on the CPU; without them the run's own
-    device draws.
+    The world has as many scenes as the run has use for, from `train.first_scene` on. Worker processes draw on the CPU;
+    without them the run's own device draws. Raises InputError naming the key or what is missing.
     """
+    if data != WORLD and config.train.first_scene:
+        raise InputError(
+            f"train.first_scene: only the endless world (--data {WORLD}) can begin at a later scene, not {data}; "
+            "name the scenes wanted in a split of the root's splits.json"
+        )
     if data != WORLD:
         return NuScenesClips(data, config, split, version)
     from syncl_core.world.rig import camera_model
@@ -37,6 +43,7 @@ def training_source(data: str, version: str, split: str, config: SynclConfig, wo
         image_width=image.width,
         image_height=min(rows, math.ceil(image.height / min(1.0, train.resize[0]))),
         num_scenes=min(scenes, SIZES.get(split, scenes)),
+        first_scene=train.first_scene,
         device="cpu" if train.workers else workers.device,
     )
 

@@ -38,8 +38,9 @@ class WorldSource:
     Images are raw pixels, `image_width` wide. `image_height` > 0 keeps that many bottom rows and draws nothing else;
     the camera models are those of the cropped images, so whoever scales and crops finds nothing left to do.
 
-    num_key_frames: of each scene, from its start. num_scenes: the first so many of the split. kept_scenes: scenes held
-    in memory. device: where images are drawn; they arrive on the host. Raises InputError naming the argument.
+    num_key_frames: of each scene, from its start. num_scenes: so many of the split, from number `first_scene` on.
+    kept_scenes: scenes held in memory. device: where images are drawn; they arrive on the host. Raises InputError
+    naming the argument.
     """
 
     def __init__(
@@ -51,18 +52,20 @@ class WorldSource:
         image_height: int = 0,
         num_key_frames: int = KEY_FRAMES,
         num_scenes: int | None = None,
+        first_scene: int = 0,
         kept_scenes: int = 16,
         device: torch.device | str = "cpu",
     ):
         self.split, self.cameras = split, tuple(cameras)
         self.image_width, self.image_height, self.device = image_width, image_height, device
         self._key_frames, self._kept_scenes = num_key_frames, kept_scenes
+        self._first_scene = first_scene
         self._num_scenes = _TRAIN_SCENES if num_scenes is None and split == "train" else num_scenes
         self._stages: OrderedDict[str, _Stage] = OrderedDict()
         self._check()
 
     def _check(self) -> None:
-        splits.check(self.split, self._num_scenes)
+        splits.check(self.split, self._num_scenes, self._first_scene)
         unknown = [camera for camera in self.cameras if camera not in CAMERAS]
         if unknown or not self.cameras:
             raise InputError(f"world: cameras: unknown {unknown}; choose from {', '.join(CAMERAS)}")
@@ -88,7 +91,7 @@ class WorldSource:
 
     @cached_property
     def scene_names(self) -> tuple[str, ...]:
-        return splits.scene_names(self.split, self._num_scenes)
+        return splits.scene_names(self.split, self._num_scenes, self._first_scene)
 
     @property
     def scenes_together(self) -> int:

@@ -16,24 +16,28 @@ _FIRST = {"train": TRAIN, "val": VAL, "test": TEST}
 _DIGITS = {"train": 6, "val": 2, "test": 2}
 
 
-def check(split: str, scenes: int | None = None) -> int:
-    """The number of scenes asked for (None: all of the split). Raises InputError naming what is wrong."""
+def check(split: str, scenes: int | None = None, first: int = 0) -> int:
+    """The number of scenes asked for (None: all from `first` on). Raises InputError naming what is wrong."""
     if split not in SIZES:
         raise InputError(f"world: no split {split!r}; choose one of {', '.join(SIZES)}")
-    count = SIZES[split] if scenes is None else scenes
-    if not 1 <= count <= SIZES[split]:
-        raise InputError(f"world: split {split} has 1 to {SIZES[split]} scenes, got scenes = {count}")
+    if not 0 <= first < SIZES[split]:
+        raise InputError(f"world: split {split} has the scenes 0 to {SIZES[split] - 1}, got first scene = {first}")
+    count = SIZES[split] - first if scenes is None else scenes
+    if not 1 <= count <= SIZES[split] - first:
+        beyond = f" from scene {first} on" if first else ""
+        raise InputError(f"world: split {split} has 1 to {SIZES[split] - first} scenes{beyond}, got scenes = {count}")
     return count
 
 
-def seeds(split: str, scenes: int | None = None) -> range:
-    """The seeds of a split, or of its first `scenes`. Raises InputError naming what is wrong."""
-    return range(_FIRST.get(split, FREE), _FIRST.get(split, FREE) + check(split, scenes))
+def seeds(split: str, scenes: int | None = None, first: int = 0) -> range:
+    """The seeds of a split, or `scenes` of them from number `first` on. Raises InputError naming what is wrong."""
+    count, begin = check(split, scenes, first), _FIRST.get(split, FREE) + first
+    return range(begin, begin + count)
 
 
-def scene_names(split: str, scenes: int | None = None) -> tuple[str, ...]:
-    """The names of a split, or of its first `scenes`. Raises InputError naming what is wrong."""
-    return tuple(map(scene_name, seeds(split, scenes)))
+def scene_names(split: str, scenes: int | None = None, first: int = 0) -> tuple[str, ...]:
+    """The names of a split, or `scenes` of them from number `first` on. Raises InputError naming what is wrong."""
+    return tuple(map(scene_name, seeds(split, scenes, first)))
 
 
 def scene_name(seed: int) -> str:

@@ -137,6 +137,7 @@ def test_few_scenes_are_kept():
         source.ground_truth(name, 0)
     assert tuple(source._stages) == source.scene_names[2:]
     assert len(WorldSource("train").scene_names) == 10_000
+    assert WorldSource("train", num_scenes=4, first_scene=2).scene_names[:2] == source.scene_names[2:]
 
 
 def test_identities_hold_over_a_scene_and_velocities_are_true():
@@ -199,6 +200,7 @@ def test_truth_is_limited_to_the_range_of_the_ego():
         ({"image_height": 500}, "image_height"),
         ({"num_key_frames": 41}, "num_key_frames"),
         ({"num_scenes": 0}, "scenes"),
+        ({"first_scene": 20}, "first scene"),
         ({"kept_scenes": 0}, "kept_scenes"),
     ],
 )

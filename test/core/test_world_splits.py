@@ -29,6 +29,8 @@ def test_names_and_seeds_belong_together(seed):
 def test_names_are_the_stated_ones():
     assert splits.scene_names("train", 2) == ("world-train-000000", "world-train-000001")
     assert splits.scene_names("val", 1) == ("world-val-00",)
+    assert splits.scene_names("train", 2, 350) == ("world-train-000350", "world-train-000351")
+    assert splits.scene_names("test", first=28) == ("world-test-28", "world-test-29")
     assert splits.scene_name(7) == "world-0007"
 
 
@@ -44,6 +46,14 @@ def test_unknown_names_are_refused_by_name(name):
 def test_impossible_splits_are_refused(split, scenes):
     with pytest.raises(InputError, match=split):
         splits.seeds(split, scenes)
+
+
+@pytest.mark.parametrize(
+    "first, scenes, culprit", [(20, None, "first scene = 20"), (-1, 1, "first scene = -1"), (18, 3, "scene 18 on")]
+)
+def test_splits_do_not_reach_beyond_their_end(first, scenes, culprit):
+    with pytest.raises(InputError, match=culprit):
+        splits.seeds("val", scenes, first)
 
 
 def test_a_validation_scene_never_changes():
