@@ -47,9 +47,10 @@ class DenseHead(nn.Module):
     def forward(self, memory: Seen, frame: Frame, targets: Targets) -> dict[str, torch.Tensor]:
         """Weighted scalars by name, the mean over the maps.
 
-        Focal loss of all cells and L1 of those that show an object, both by the number of the latter. With votes, L1
-        is a mean in which an object that n cells of an image show counts as sqrt(n), or the nearest would count for
-        nearly all; also the focal loss of being a middle, by the number of middles (cells beside one count for
+        Focal loss of all cells, that of the background by the number of those that show an object, and L1 of the
+        latter. Means over cells that show objects are such that an object that n cells of an image show counts as
+        sqrt(n), or the nearest would count for nearly all; L1 without votes, after FCOS3D, counts every cell alike.
+        With votes also the focal loss of being a middle, by the number of middles (cells beside one count for
         nothing), and the cross-entropy of showing an object, both kinds of cells alike.
         """
         targets = clean_targets(targets)
@@ -70,9 +71,11 @@ class DenseHead(nn.Module):
         positive, owner, scene, _ = _owners(wanted)
         label = torch.arange(logits.shape[-1], device=owner.device)
         one_hot = (targets.label[scene, owner][..., None] == label) & positive[..., None]
-        focal = sigmoid_focal_loss(logits, one_hot.float(), self.loss.focal_alpha, self.loss.focal_gamma)
-        looked = frame.camera_valid[..., None, None, None]
-        return self.loss.class_weight * torch.where(looked, focal, 0.0).sum() / positive.sum().clamp(min=1)
+        focal = sigmoid_focal_loss(logits, one_hot.float(), self.loss.focal_alpha, self.loss.focal_gamma).sum(dim=-1)
+        looked, share = frame.camera_valid[..., None, None], _share(positive, wanted)
+        of_objects = (focal * share).sum() / share.sum().clamp(min=1)
+        of_background = torch.where(looked & ~positive, focal, 0.0).sum() / positive.sum().clamp(min=1)
+        return self.loss.class_weight * (of_objects + of_background)
 
     def _of_view(self, view: torch.Tensor, wanted: DenseTargets, frame: Frame) -> torch.Tensor:
         """Of one map's views [B, N, h, w, 8]."""
@@ -92,7 +95,7 @@ class DenseHead(nn.Module):
         views = sights[..., : lift.VIEW_SIZE]
         too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
         error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
-        share = positive / _cells_per_object(wanted).sqrt()
+        share = _share(positive, wanted)
         middle, beside = dense_targets.middles(wanted, where[1])
         of_middle = sigmoid_focal_loss(
             sights[..., MIDDLE], middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
@@ -110,6 +113,11 @@ def _owners(wanted: DenseTargets) -> tuple[torch.Tensor, ...]:
     positive, owner = wanted.owner >= 0, wanted.owner.clamp(min=0)
     scene = torch.arange(len(owner), device=owner.device).view(-1, 1, 1, 1)
     return positive, owner, scene, torch.arange(owner.shape[1], device=owner.device).view(-1, 1, 1)
+
+
+def _share(positive: torch.Tensor, wanted: DenseTargets) -> torch.Tensor:
+    """What the cells that show an object count for, [B, N, h, w]: 1 / sqrt(n) where n cells of the image show it."""
+    return positive / _cells_per_object(wanted).sqrt()
 
 
 def _cells_per_object(wanted: DenseTargets) -> torch.Tensor:

@@ -96,35 +96,48 @@ def _half_blind(**model):
     return frame, clip.targets[0], head, tracker.observe(tracker.init_state(2), frame).memory
 
 
+@pytest.mark.parametrize("kind", ["petr", "detr3d"])
 @torch.no_grad()
-def test_what_the_dense_loss_counts():
+def test_what_the_dense_loss_counts(kind):
     """It equals focal loss and L1 summed cell by cell; blind cameras and empty frames add nothing but background."""
-    frame, targets, head, memory = _half_blind()
+    frame, targets, head, memory = _half_blind(**KINDS[kind])
     losses = head(memory, frame, targets)
-    (maps,) = memory.feature_maps(frame)
+    of_maps = [_slow_dense_loss(maps, head, frame, targets) for maps in memory.feature_maps(frame)]
+    of_class, of_view = np.mean(of_maps, axis=0)
+    assert losses["dense_class"].item() == pytest.approx(1.5 * of_class, rel=1e-4)
+    assert losses["dense_view"].item() == pytest.approx(of_view, rel=1e-4)
+    nothing = dataclasses.replace(targets, valid=torch.zeros_like(targets.valid))
+    assert head(memory, frame, nothing)["dense_view"] == 0 < head(memory, frame, nothing)["dense_class"]
+
+
+def _slow_dense_loss(maps, head, frame, targets):
+    """Of the classes and of the views of one map, without weights of their own."""
     shared = head.shared(maps.flatten(0, 1))
     logits, view = (x.unflatten(0, maps.shape[:2]).double() for x in (head.classes(shared), head.view(shared)))
     wanted = dense_targets(frame, targets, tuple(maps.shape[-2:]))
-    focal = l1 = number = 0.0
+    cells, (height, width) = Counter(_cells_of(wanted.owner)), frame.images.shape[-2:]
+    cell = torch.tensor([width / maps.shape[-1], height / maps.shape[-2]])
+    of_objects = background = shares = l1 = number = 0.0
     for b, n, i, j in np.ndindex(*wanted.owner.shape):
         if not frame.camera_valid[b, n]:
             continue
         owner = int(wanted.owner[b, n, i, j])
         p = logits[b, n, :, i, j].sigmoid()
         is_class = torch.zeros(len(p), dtype=torch.bool)
-        if owner >= 0:
-            is_class[targets.label[b, owner]] = True
-            goal = wanted.view[b, n, owner].double()
-            goal = torch.cat([(goal[:2] - torch.tensor([j + 0.5, i + 0.5]) * 16) / 32, goal[2:3] - 4.0, goal[3:]])
-            weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
-            l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
-            number += 1
-        focal += _plain_focal(p, is_class)
+        if owner < 0:
+            background += _plain_focal(p, is_class)
+            continue
+        is_class[targets.label[b, owner]] = True
+        goal = wanted.view[b, n, owner].double()
+        place = (goal[:2] - torch.tensor([j + 0.5, i + 0.5]) * cell) / (2 * cell[1])
+        goal = torch.cat([place, goal[2:3] - 4.0, goal[3:]])
+        weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
+        l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
+        number += 1
+        share = 1 / math.sqrt(cells[b, n, owner])
+        of_objects, shares = of_objects + share * _plain_focal(p, is_class), shares + share
     assert number > 0
-    assert losses["dense_class"].item() == pytest.approx(1.5 * focal / number, rel=1e-4)
-    assert losses["dense_view"].item() == pytest.approx(l1 / number, rel=1e-4)
-    nothing = dataclasses.replace(targets, valid=torch.zeros_like(targets.valid))
-    assert head(memory, frame, nothing)["dense_view"] == 0
+    return of_objects / shares + background / number, l1 / number
 
 
 @torch.no_grad()
