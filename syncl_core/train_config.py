@@ -19,7 +19,8 @@ class TrainConfig:
     epochs: int = 12  # times every key frame was the last of a clip ...
     iterations: int = 0  # ... unless this says how many steps there are
     seed: int = 0  # of weights, order, augmentation and dropout
-    first_scene: int = 0  # of the endless world: where a run begins, so that a further training sees new scenes
+    first_scene: int = 0  # of the split: the number of the first scene used; a further training can see new ones ...
+    scenes: int = 0  # ... and so many at most; 0 = all, of the endless world as many as the run has clips for
 
     learning_rate: float = 2e-4  # AdamW, for the global batch as it is
     backbone_lr_factor: float = 0.1  # of learning_rate, for the image backbone
@@ -70,6 +71,7 @@ def check_train(config: TrainConfig) -> None:
         "iterations",
         "seed",
         "first_scene",
+        "scenes",
         "weight_decay",
         "warmup_iterations",
         "workers",

@@ -12,17 +12,31 @@ class NuScenesClips:
     """The scenes of a split, official or custom, whose key frames have all images of the rig on disk.
 
     Of a partly filled root the longest run of key frames with images counts. The tables are loaded once; workers made
-    by fork share them. Raises InputError, naming the folder, if no key frame can be used.
+    by fork share them.
+
+    first_scene: of the split, how many are left out. most_scenes: so many of the others; 0 = all. Raises InputError,
+    naming the folder, if no key frame can be used.
     """
 
-    def __init__(self, root: str | Path, config: SynclConfig, split: str = "", version: str = ""):
+    def __init__(
+        self,
+        root: str | Path,
+        config: SynclConfig,
+        split: str = "",
+        version: str = "",
+        first_scene: int = 0,
+        most_scenes: int = 0,
+    ):
         self._data = NuScenesScenes(root, version)
         self._cameras, self._classes = config.rig.cameras, config.classes
         names = self._data.split(split) if split else self._data.scene_names
-        runs = {name: self._longest_run(self._data.samples(name)) for name in names}
+        where = f"split {split!r}" if split else "the root"
+        chosen = names[first_scene:][: most_scenes or None]
+        if not chosen:
+            raise InputError(f"{root}: {where} has the scenes 0 to {len(names) - 1}, got first scene = {first_scene}")
+        runs = {name: self._longest_run(self._data.samples(name)) for name in chosen}
         self._samples = {name: samples for name, samples in runs.items() if samples}
         if not self._samples:
-            where = f"split {split!r}" if split else "any scene"
             raise InputError(f"{root}: no key frame of {where} has images of {', '.join(self._cameras)} on disk")
 
     @property

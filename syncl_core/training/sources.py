@@ -9,7 +9,6 @@ import torch.distributed as dist
 from syncl_core.config import SynclConfig
 from syncl_core.data.clip_source import ClipSource
 from syncl_core.data.nuscenes_clips import NuScenesClips
-from syncl_core.errors import InputError
 from syncl_core.training.distributed import Workers
 
 WORLD = "world"
@@ -17,25 +16,21 @@ _DEFAULT_SCENES = 700  # as many as nuScenes has for training
 
 
 def training_source(data: str, version: str, split: str, config: SynclConfig, workers: Workers) -> ClipSource:
-    """The scenes of a split of `data`: "world" or a nuScenes root.
+    """The scenes of a split of `data`, "world" or a nuScenes root: `train.scenes` of them from `train.first_scene` on.
 
-    The world has as many scenes as the run has use for, from `train.first_scene` on. Worker processes draw on the CPU;
-    without them the run's own device draws. Raises InputError naming the key or what is missing.
+    Without that number the world has as many scenes as the run has use for. Worker processes draw on the CPU; without
+    them the run's own device draws. Raises InputError naming what is wrong or missing.
     """
-    if data != WORLD and config.train.first_scene:
-        raise InputError(
-            f"train.first_scene: only the endless world (--data {WORLD}) can begin at a later scene, not {data}; "
-            "name the scenes wanted in a split of the root's splits.json"
-        )
+    first, most = config.train.first_scene, config.train.scenes
     if data != WORLD:
-        return NuScenesClips(data, config, split, version)
+        return NuScenesClips(data, config, split, version, first, most)
     from syncl_core.world.rig import camera_model
     from syncl_core.world.source import KEY_FRAMES, WorldSource
     from syncl_core.world.splits import SIZES
 
     image, train = config.image, config.train
     clips = train.iterations * train.batch_size * workers.size  # 0 = as many as in a pass over _DEFAULT_SCENES
-    scenes = math.ceil(clips / KEY_FRAMES) if clips else _DEFAULT_SCENES
+    scenes = most or (math.ceil(clips / KEY_FRAMES) if clips else _DEFAULT_SCENES)
     rows = camera_model(config.rig.cameras[0], image.width).height
     return WorldSource(
         split=split,
@@ -43,7 +38,7 @@ def training_source(data: str, version: str, split: str, config: SynclConfig, wo
         image_width=image.width,
         image_height=min(rows, math.ceil(image.height / min(1.0, train.resize[0]))),
         num_scenes=min(scenes, SIZES.get(split, scenes)),
-        first_scene=train.first_scene,
+        first_scene=first,
         device="cpu" if train.workers else workers.device,
     )
 

@@ -101,6 +101,10 @@ def test_nuscenes_splits_become_clips(tmp_path):
     config = _nuscenes_config()
     clips = NuScenesClips(root, config)
     assert clips.scene_names == SCENES and NuScenesClips(root, config, "tiny_val").scene_names == SCENES[1:]
+    assert NuScenesClips(root, config, first_scene=1).scene_names == SCENES[1:]
+    assert NuScenesClips(root, config, most_scenes=1).scene_names == SCENES[:1]
+    with pytest.raises(InputError, match=rf"^{root}: split 'tiny_val' has the scenes 0 to 0, got first scene = 1"):
+        NuScenesClips(root, config, "tiny_val", first_scene=1)
     clips = pickle.loads(pickle.dumps(clips))
     assert [clips.num_key_frames(scene) for scene in SCENES] == [4, 4]
     clip = next(c for c in map(ClipDataset(clips, config).__getitem__, range(8)) if c.names[0].endswith("0 to 2"))
