@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eval-split", default="val", help="split to evaluate on (default: val)")
     parser.add_argument("--init", default="", metavar="FILE", help="weights to start from: ours or public ones")
     parser.add_argument("--resume", action="store_true", help="go on where OUT/last.pt was written")
+    parser.add_argument("--maps", default="", metavar="FOLDER", help="where a frozen encoder's maps are kept (or OUT)")
     parser.add_argument("--ablation", default="", metavar="NAME", help="a row of the paper's tables, as table4a/2")
     parser.add_argument("--list-ablations", action="store_true", help="print those rows and stop")
     parser.add_argument(
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.config or not args.output:
         raise InputError("syncl train needs CONFIG and -o OUT; see syncl train --help")
     config, folder = _configuration(args), Path(args.output)
+    if args.maps and not config.train.freeze_encoder:
+        raise InputError("--maps: without train.freeze_encoder no feature maps are kept")
     _check_folder(folder, args.resume)
     workers = distributed.join(args.device)
     try:
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, config, folder, workers) -> bool:
+    from pathlib import Path
+
     from syncl_core.training.evaluate import Evaluation
     from syncl_core.training.run import train
     from syncl_core.training.sources import evaluation_clips, training_source
@@ -82,7 +87,13 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
         root = args.eval_data or args.data
         clips = evaluation_clips(root, args.version, args.eval_split, config, folder, workers)
         evaluate = Evaluation(clips, folder / "evaluations", workers)
-    return train(config, source, folder, workers, evaluate=evaluate, resume=args.resume, start=args.init)
+    return train(
+        *(config, source, folder, workers),
+        evaluate=evaluate,
+        resume=args.resume,
+        start=args.init,
+        encoded=Path(args.maps) if args.maps else None,
+    )
 
 
 def _configuration(args: argparse.Namespace):

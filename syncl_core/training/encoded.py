@@ -92,7 +92,7 @@ class EncodedFrames:
         if missing > free:
             raise InputError(
                 f"train.freeze_encoder: {values} needs {missing / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free; "
-                "choose another -o, fewer scenes, or train.freeze_backbone"
+                "choose another --maps or -o, fewer train.scenes, or train.freeze_backbone"
             )
         if not values.exists():
             self.kept.forget()

@@ -84,6 +84,26 @@ def test_a_detector_is_scored_by_nds(root, config, tmp_path):
     assert scores["score"] == scores["nds"] and "amota" not in scores
 
 
+def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path):
+    data = ["--data", str(root), "--split", "tiny_val", "--device", "cpu", "--maps", str(tmp_path / "maps")]
+    network = "{framework: mutr3d, detector: detr3d, backbone: lean, future_steps: 1}"
+    frozen = "{freeze_encoder: true, batch_norm: frozen, resize: [1, 1], grid_mask: 0, evaluate_every: 0}"
+    start = ["--set", f"model={network}", "--set", f"train={frozen}", "--set", "train.iterations=2"]
+    made = []
+    for name, seed in (("one", 0), ("two", 5)):
+        init = ["--init", str(tmp_path / "one" / "last.safetensors")] if made else []
+        assert (
+            main(
+                ["train", str(config), *data, *start, *init, "--set", f"train.seed={seed}"]
+                + ["-o", str(tmp_path / name)]
+            )
+            == 0
+        )
+        assert not list((tmp_path / name).glob("encoded-*"))
+        made.append(sorted(tmp_path.glob("maps/encoded-*")))
+    assert len(made[0]) == 2 and made[1] == made[0]  # the maps and which of them are there
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -93,6 +113,7 @@ def test_a_detector_is_scored_by_nds(root, config, tmp_path):
         (["{config}", "-o", "{out}", "--set", "train.epochs"], "--set train.epochs: expected KEY=VALUE"),
         (["{config}", "-o", "{out}", "--set", "name=[1"], "--set name=[1: the value is not valid YAML"),
         (["{config}", "-o", "{out}", "--ablation", "table9/1"], "--ablation table9/1: unknown; known: table4a/1"),
+        (["{config}", "-o", "{out}", "--maps", "x"], "--maps: without train.freeze_encoder no feature maps are kept"),
         (["{config}", "-o", "{out}", "--device", "warp"], "--device warp: cannot be used: "),
         (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
         (["{config}", "-o", "{out}", "--data", "{root}", "--split", "x"], "{root}: split 'x' is unknown"),
