@@ -37,7 +37,7 @@ def training_source(data: str, version: str, split: str, config: SynclConfig, wo
         cameras=config.rig.cameras,
         image_width=image.width,
         image_height=min(rows, math.ceil(image.height / min(1.0, train.resize[0]))),
-        num_scenes=min(scenes, SIZES.get(split, scenes)),
+        num_scenes=min(scenes, SIZES.get(split, scenes) - first),
         first_scene=first,
         device="cpu" if train.workers else workers.device,
     )

@@ -281,6 +281,8 @@ def test_the_world_is_as_long_as_the_run_and_as_high_as_its_images():
     config = with_values(config, {"train": {"scenes": 3}})
     few = training_source("world", "", "train", config, Workers(size=2)).scene_names
     assert few == ("world-train-000350", "world-train-000351", "world-train-000352")
+    config = with_values(config, {"train": {"first_scene": 18}})
+    assert training_source("world", "", "val", config, Workers()).scene_names == ("world-val-18", "world-val-19")
     clip = ClipDataset(training_source("world", "", "train", config, Workers()), config)[0]
     assert clip.names[0].startswith("world-train-") and clip.frames[0].images.shape == (1, 6, 3, 64, 160)
     assert clip.targets[0].valid.any()
