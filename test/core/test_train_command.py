@@ -92,13 +92,8 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path):
     made = []
     for name, seed in (("one", 0), ("two", 5)):
         init = ["--init", str(tmp_path / "one" / "last.safetensors")] if made else []
-        assert (
-            main(
-                ["train", str(config), *data, *start, *init, "--set", f"train.seed={seed}"]
-                + ["-o", str(tmp_path / name)]
-            )
-            == 0
-        )
+        own = ["--set", f"train.seed={seed}", "-o", str(tmp_path / name)]
+        assert main(["train", str(config), *data, *start, *init, *own]) == 0
         assert not list((tmp_path / name).glob("encoded-*"))
         made.append(sorted(tmp_path.glob("maps/encoded-*")))
     assert len(made[0]) == 2 and made[1] == made[0]  # the maps and which of them are there
