@@ -82,14 +82,16 @@ def _study(args: argparse.Namespace):
     from dataclasses import replace
 
     from syncl_core.commands.train import with_settings
-    from syncl_core.config import load_config
+    from syncl_core.config import load_config, with_values
     from syncl_core.errors import InputError
     from syncl_core.training.comparison.study import Place, Study, choose_rows, detector_run, file_digest
 
     for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
-    config = with_settings(load_config(args.config), args.set)
+    # Scenes drawn for the comparison are all used, whatever CONFIG says of a training by itself.
+    drawn = {"train": {"first_scene": 0, "scenes": 0}} if args.train_scenes else {}
+    config = with_values(with_settings(load_config(args.config), args.set), drawn)
     if config.model.framework == "none":
         raise InputError(f"{args.config}: model.framework: none has no tracks to compare; give a tracker")
     evaluation = args.eval_data or args.data
@@ -105,7 +107,7 @@ def _study(args: argparse.Namespace):
         evaluation=Place(data=evaluation, version=args.version, split=args.eval_split, scenes=args.eval_scenes),
         start="" if is_detector else args.init,
         start_digest=file_digest(args.init) if args.init and not is_detector else "",
-        detector=load_config(args.init) if is_detector else None,
+        detector=with_values(load_config(args.init), drawn) if is_detector else None,
     )
     if args.init and any(row.startswith("table8/") for row in study.rows):
         raise InputError("--tables 8: these rows are trained in one stage, from nothing; leave out --init")

@@ -14,8 +14,8 @@ class NuScenesClips:
     Of a partly filled root the longest run of key frames with images counts. The tables are loaded once; workers made
     by fork share them.
 
-    first_scene: of the split, how many are left out. most_scenes: so many of the others; 0 = all. Raises InputError,
-    naming the folder, if no key frame can be used.
+    first_scene: of the split, the number of the first scene used. num_scenes: so many at most; 0 = all. Raises
+    InputError, naming the folder, if no key frame can be used.
     """
 
     def __init__(
@@ -25,13 +25,13 @@ class NuScenesClips:
         split: str = "",
         version: str = "",
         first_scene: int = 0,
-        most_scenes: int = 0,
+        num_scenes: int = 0,
     ):
         self._data = NuScenesScenes(root, version)
         self._cameras, self._classes = config.rig.cameras, config.classes
         names = self._data.split(split) if split else self._data.scene_names
         where = f"split {split!r}" if split else "the root"
-        chosen = names[first_scene:][: most_scenes or None]
+        chosen = names[first_scene:][: num_scenes or None]
         if not chosen:
             raise InputError(f"{root}: {where} has the scenes 0 to {len(names) - 1}, got first scene = {first_scene}")
         runs = {name: self._longest_run(self._data.samples(name)) for name in chosen}

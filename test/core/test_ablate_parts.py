@@ -22,7 +22,7 @@ from syncl_core.frames import make_frame
 from syncl_core.losses.ablations import OPEN_CHOICES
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS
-from syncl_core.training.comparison import conduct, cost, crew, tasks
+from syncl_core.training.comparison import conduct, cost, crew, page, tasks
 from syncl_core.training.comparison.page import direction, sparkline
 from syncl_core.training.comparison.study import Place, Study, choose_rows, load_study, planned, run_of, save_study
 from syncl_core.training.distributed import Workers
@@ -173,6 +173,21 @@ def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
     error = capsys.readouterr().err
     assert error.startswith(f"syncl: error: {message.format(**known)}") and error.count("\n") == 1
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_scenes_drawn_for_a_comparison_are_all_used(tmp_path, monkeypatch):
+    """A tracker's and a detector's own `train.scenes` are for trainings by themselves; else the page tells them."""
+    studies, nothing = [], {"runs": [], "missing": {}}
+    monkeypatch.setattr(conduct, "compare", lambda folder, study, *rest: studies.append(study) or nothing)
+    names = [str(CONFIGS / f"mutr3d_world_256x704{which}.yaml") for which in ("", "_detector")]
+    asked = ["ablate", names[0], "--init", names[1], "--set", "train.first_scene=7", "-o", str(tmp_path / "out")]
+    for own in ([], ["--train-scenes", "80"]):
+        assert main([*asked, *own]) == 0
+    for study, kept in zip(studies, ((7, 60, 60), (0, 0, 0)), strict=True):
+        train = study.config.train
+        assert (train.first_scene, train.scenes, study.detector.train.scenes) == kept
+    assert page._training(studies[0]) == "`world`, split `train`, 60 scenes at most, from scene 7 on"
+    assert page._training(studies[1]) == "80 scene(s) of `world`, split `train`"
 
 
 def test_the_list_says_what_would_be_trained(capsys):

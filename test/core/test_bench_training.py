@@ -64,6 +64,16 @@ def test_a_frozen_encoder_has_seen_all_clips_before(tmp_path, monkeypatch):
     assert events == ["see"] * 4 + ["step"] * 4  # two batches, two rows
 
 
+def test_no_scenes_are_opened_that_are_not_timed(monkeypatch):
+    """Room on the disk is asked for by the scene."""
+    seen = []
+    monkeypatch.setattr(training, "training_source", lambda *args: seen.append(args[3].train) or ToySource())
+    monkeypatch.setattr(training, "optimise", lambda *_: None)
+    config = with_values(toy_config(), {"train": {"scenes": 60, "first_scene": 3}})
+    training.measure_steps(config, "table4a/5", "cpu", warmup=1, pairs=1)
+    assert [(train.scenes, train.first_scene, train.iterations) for train in seen] == [(0, 0, 2)]
+
+
 @pytest.mark.parametrize(
     "arguments, culprit",
     [

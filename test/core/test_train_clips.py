@@ -102,7 +102,7 @@ def test_nuscenes_splits_become_clips(tmp_path):
     clips = NuScenesClips(root, config)
     assert clips.scene_names == SCENES and NuScenesClips(root, config, "tiny_val").scene_names == SCENES[1:]
     assert NuScenesClips(root, config, first_scene=1).scene_names == SCENES[1:]
-    assert NuScenesClips(root, config, most_scenes=1).scene_names == SCENES[:1]
+    assert NuScenesClips(root, config, num_scenes=1).scene_names == SCENES[:1]
     with pytest.raises(InputError, match=rf"^{root}: split 'tiny_val' has the scenes 0 to 0, got first scene = 1"):
         NuScenesClips(root, config, "tiny_val", first_scene=1)
     clips = pickle.loads(pickle.dumps(clips))

@@ -68,7 +68,7 @@ def _introduction(study: Study, results: dict) -> list[str]:
         f"{train.clip_length} frames, learning rate {train.learning_rate:g}",
         *_budget(study, runs),
         f"- seeds {', '.join(map(str, study.seeds))}; a seed decides first weights, order and augmentation in all rows",
-        f"- trained on {_place(study.training)}, evaluated on {_place(study.evaluation)}, started from {start}",
+        f"- trained on {_training(study)}, evaluated on {_place(study.evaluation)}, started from {start}",
         f"- {len(runs)} finished runs on {_unique(runs, 'device')}; version {_unique(runs, 'version')}",
         "- the last weights count; metrics are the official ones; in mAP and NDS a class without objects counts as 0",
         "",
@@ -202,6 +202,13 @@ def _length(study: Study) -> str:
     if study.config.train.iterations:
         return f"{study.config.train.iterations} iterations"
     return f"{study.config.train.epochs} epochs"
+
+
+def _training(study: Study) -> str:
+    train = study.config.train
+    few = f", {train.scenes} scenes at most" if train.scenes else ""
+    later = f", from scene {train.first_scene} on" if train.first_scene else ""
+    return _place(study.training) + few + later
 
 
 def _place(place: Place) -> str:
