@@ -57,6 +57,7 @@ class TrackConfig:
     output_threshold: float = 0.2  # tracks with a lower score are not output
     max_output: int = 150  # tracks that are output at most, those with the highest scores
     duplicate_distance: float = 0.0  # metres beyond half a box: of rows so near to each other one lives on; 0 = all do
+    class_memory: float = 0.0  # what a frame's class counts for in the track's next frame; 0 = the last alone decides
     max_age: int = 7  # frames: a track dies when it was missed this often in a row
     step_seconds: float = 0.5  # time between two frames in training
     ego_update: str = "exact"  # "exact" also turns velocity, heading and motion; "as_released" does as PF-Track does
@@ -184,7 +185,7 @@ def check_config(config: SynclConfig) -> None:
         if not 0 <= (value := getattr(config.sync, key)) <= LARGEST:
             unit = "metres" if key == "max_ego_jump" else "seconds"
             raise InputError(f"sync.{key}: must be zero or more {unit}, got {value}; at most {LARGEST}")
-    for key in ("score_threshold", "record_threshold", "filter_threshold", "output_threshold"):
+    for key in ("score_threshold", "record_threshold", "filter_threshold", "output_threshold", "class_memory"):
         if not 0 <= (value := getattr(config.track, key)) <= 1:
             raise InputError(f"track.{key}: must be within 0 and 1, got {value}")
     if not 0 <= (value := config.track.duplicate_distance) <= LARGEST:

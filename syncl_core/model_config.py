@@ -24,6 +24,7 @@ class DETR3DConfig:
     """The detector that samples image features where a query's reference point is seen (detector detr3d)."""
 
     num_levels: int = 4  # maps of the feature pyramid: those of the backbone, then halved ones
+    tower: int = 0  # blocks of convolutions more on the finest map (not as released: models/tower.py)
     votes: bool = False  # cells of the maps guess a box, and queries go there (not as released: models/votes.py)
     proposals: bool = False  # object queries begin where votes are, not at learned places (models/proposals.py)
     ground: float = -1.84  # metres: height of a flat road in the model frame (nuScenes: the lidar's), where votes begin
@@ -110,12 +111,14 @@ def check_model(model: ModelConfig) -> None:
 
 
 def _check_detr3d(model: ModelConfig) -> None:
-    if model.detr3d.votes and model.detector != "detr3d":
-        raise InputError(f"model.detr3d.votes: only detector detr3d has them, got {model.detector}")
+    for key in ("tower", "votes"):
+        if getattr(model.detr3d, key) and model.detector != "detr3d":
+            raise InputError(f"model.detr3d.{key}: only for detector detr3d, got {model.detector}")
     if model.detr3d.proposals and not model.detr3d.votes:
         raise InputError("model.detr3d.proposals: come from votes; set model.detr3d.votes to true")
     for key, value, low, high in (
         ("detr3d.ground", model.detr3d.ground, -100, 100),
+        ("detr3d.tower", model.detr3d.tower, 0, 100),
         ("detr3d.num_levels", model.detr3d.num_levels, 3, 8),
         ("detr3d.pad_multiple", model.detr3d.pad_multiple, 1, 1024),
         ("mutr3d.memory_length", model.mutr3d.memory_length, 1, 1000),

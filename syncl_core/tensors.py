@@ -37,6 +37,7 @@ class TrackState:
     box: torch.Tensor  # [B, K, 10] box code (cx, cy, log w, log l, cz, log h, sin yaw, cos yaw, vx, vy)
     score: torch.Tensor  # [B, K]
     label: torch.Tensor  # [B, K] int64
+    evidence: torch.Tensor  # [B, K, C] probabilities of the classes, summed over frames (class_memory.py)
     track_id: torch.Tensor  # [B, K] int64, -1 = free
     misses: torch.Tensor  # [B, K] int64 frames since the track was last confident
     age: torch.Tensor  # [B, K] int64 frames since birth

@@ -12,6 +12,7 @@ from syncl_core.models.fpn import FPN
 from syncl_core.models.heads import HeadOutput
 from syncl_core.models.proposals import Proposer
 from syncl_core.models.queries import SizedQueries
+from syncl_core.models.tower import Tower
 from syncl_core.models.votes import Voter
 from syncl_core.tensors import Frame
 
@@ -20,10 +21,12 @@ _BACKBONE_MAPS = 3  # at strides 8, 16 and 32
 
 class DETR3D(ImageNormalizer):
     """Parameter names are those of the public MUTR3D checkpoints.
-    With `model.detr3d.votes`, which they do not have, cells guess boxes: see models/votes.py.
+
+    What they do not have: with `model.detr3d.votes` cells guess boxes (models/votes.py), with `model.detr3d.tower`
+    there are further convolutions (models/tower.py).
     """
 
-    ENCODER = ("img_backbone", "img_neck", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
+    ENCODER = ("img_backbone", "img_neck", "tower", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
     """Beginnings of the names of all weights that `encode` uses."""
 
     def __init__(self, config: SynclConfig):
@@ -32,6 +35,7 @@ class DETR3D(ImageNormalizer):
         self.pad_multiple = model.detr3d.pad_multiple
         self.img_backbone = build_backbone(model.backbone, _BACKBONE_MAPS)
         self.img_neck = FPN(self.img_backbone.out_channels, dim, model.detr3d.num_levels)
+        self.tower = Tower(dim, model.detr3d.tower) if model.detr3d.tower else None
         self.pts_bbox_head = DETR3DHead(model, len(config.classes), len(config.rig.cameras))
         self.voter = Voter(dim, model.detr3d.ground) if model.detr3d.votes else None
         self.proposer = None
@@ -46,6 +50,8 @@ class DETR3D(ImageNormalizer):
         """Feature maps of a frame with their positions added, and its cameras."""
         images = pad_images(self.normalize_images(frame), self.pad_multiple)
         maps = self.img_neck(self.img_backbone(images.contiguous(memory_format=torch.channels_last)))
+        if self.tower is not None:
+            maps = (self.tower(maps[0]), *maps[1:])
         maps, sights, votes = [x.unflatten(0, frame.camera_valid.shape) for x in maps], (), ()
         if self.voter is not None:
             matrix, size = usable_projections(frame), tuple(images.shape[-2:])

@@ -9,11 +9,12 @@ import dataclasses
 
 import torch
 
-from syncl_core.config import TrackConfig
+from syncl_core.config import SynclConfig, TrackConfig
 from syncl_core.models.box_code import code_center
 from syncl_core.models.reasoning import Refined
 from syncl_core.tensors import TrackState
 from syncl_core.tracking.base import Decision
+from syncl_core.tracking.class_memory import remember_class
 from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.tracking.slots import best_rows, give_identities, select_rows
 from syncl_core.tracking.state import ROW_FIELDS
@@ -40,7 +41,9 @@ def judge(state: TrackState, refined: Refined, config: TrackConfig, num_tracking
     return Decision(keep=keep, seen=seen, misses=misses)
 
 
-def commit(state: TrackState, refined: Refined, decision: Decision) -> tuple[TrackState, torch.Tensor]:
+def commit(
+    state: TrackState, refined: Refined, decision: Decision, config: SynclConfig
+) -> tuple[TrackState, torch.Tensor]:
     """The state with the K best rows that are kept, and which of them were seen [B, K].
 
     Motion and future of the seen ones are still to be predicted.
@@ -48,7 +51,7 @@ def commit(state: TrackState, refined: Refined, decision: Decision) -> tuple[Tra
     slots = state.track_id.shape[1]
     rows = _with_new_rows(state, refined.box.shape[1] - slots)
     alive = rows.track_id >= 0
-    rows = _commit(rows, refined, decision.seen)
+    rows = _commit(rows, refined, decision.seen, config)
     rows = dataclasses.replace(rows, misses=decision.misses, age=rows.age + alive)
     if decision.identity is not None:
         rows = dataclasses.replace(rows, track_id=decision.identity)
@@ -76,17 +79,19 @@ def _with_new_rows(state: TrackState, num_new: int) -> TrackState:
     return dataclasses.replace(state, **{name: prepend(name) for name in ROW_FIELDS})
 
 
-def _commit(rows: TrackState, refined: Refined, seen: torch.Tensor) -> TrackState:
+def _commit(rows: TrackState, refined: Refined, seen: torch.Tensor, config: SynclConfig) -> TrackState:
     """Seen rows become what the network said; the others keep what `propagate` left. History grows for all."""
-    score, label = refined.logits.sigmoid().max(dim=-1)
+    probability = refined.logits.sigmoid()
+    evidence, label = remember_class(rows.evidence, probability, config)
     box = torch.where(seen[..., None], refined.box, rows.box)
     return dataclasses.replace(
         rows,
         query=torch.where(seen[..., None], refined.features.to(rows.query.dtype), rows.query),
         reference=code_center(box),
         box=box,
-        score=torch.where(seen, score, COAST_SCORE),
+        score=torch.where(seen, probability.amax(dim=-1), COAST_SCORE),
         label=torch.where(seen, label, rows.label),
+        evidence=torch.where(seen[..., None], evidence, rows.evidence),
         history=refined.history.to(rows.history.dtype),
         history_valid=refined.history_valid,
     )

@@ -65,7 +65,7 @@ class PFTrack(Detector, Tracker):
 
     def commit(self, observation: Observation, decision: Decision) -> TrackState:
         decision = _with_rows(decision, observation.refined.box.shape[1])
-        state, seen = lifecycle.commit(observation.state, observation.refined, decision)
+        state, seen = lifecycle.commit(observation.state, observation.refined, decision, self.config)
         if self.STReasoner:
             motion = self.STReasoner.forecast(state.history, state.history_valid)
             state = lifecycle.commit_forecast(state, motion, seen)

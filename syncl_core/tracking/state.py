@@ -16,7 +16,7 @@ from syncl_core.tensors import Frame, TrackState, TwoFrameState
 from syncl_core.tracking.slots import clear_free_rows
 
 ROW_FIELDS = (
-    *("query", "reference", "box", "score", "label", "track_id"),
+    *("query", "reference", "box", "score", "label", "evidence", "track_id"),
     *("misses", "age", "motion", "future", "history", "history_valid"),
 )
 """Fields with one row per slot; the others belong to the scene."""
@@ -38,6 +38,7 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
         box=zeros(*rows, CODE_SIZE),
         score=zeros(*rows),
         label=integers(*rows),
+        evidence=zeros(*rows, len(config.classes)),
         track_id=integers(*rows) - 1,
         misses=integers(*rows),
         age=integers(*rows),

@@ -22,7 +22,7 @@ FROZEN = {"freeze_encoder": True, "resize": [1.0, 1.0], "grid_mask": 0.0, "flip"
 
 def frozen_config(**train_keys):
     model = {"framework": "mutr3d", "detector": "detr3d", "num_queries": 20}
-    model |= {"detr3d": {"votes": True, "proposals": True}}
+    model |= {"detr3d": {"tower": 1, "votes": True, "proposals": True}}
     return with_values(toy_config(), {"model": model, "train": FROZEN | train_keys, "syncl": {"enabled": True}})
 
 

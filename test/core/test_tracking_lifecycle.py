@@ -35,7 +35,7 @@ def _see(state, births=(), tracks=None, config=CONFIG, label=0, t=None):
         history_valid=torch.ones(1, QUERIES + slots, CONFIG.model.history_length, dtype=torch.bool),
     )
     decision = judge(state, refined, config.track, config.num_tracking_classes)
-    state, seen = commit(state, refined, decision)
+    state, seen = commit(state, refined, decision, config)
     motion = torch.rand(1, slots, CONFIG.model.future_steps, 2)
     state = clear_free_rows(commit_forecast(state, motion, seen), ROW_FIELDS)
     return state, read_tracks(state, config)

@@ -117,7 +117,7 @@ def test_the_first_layer_goes_where_the_votes_say():
 
 
 def test_only_detr3d_has_votes():
-    with pytest.raises(InputError, match="^model.detr3d.votes: only detector detr3d has them, got petr"):
+    with pytest.raises(InputError, match="^model.detr3d.votes: only for detector detr3d, got petr"):
         with_values(toy_config(), {"model": {"detr3d": {"votes": True}}})
 
 

@@ -21,6 +21,7 @@ class MUTR3DState:
     box: torch.Tensor  # [B, K, 10] box code
     score: torch.Tensor  # [B, K]
     label: torch.Tensor  # [B, K] int64
+    evidence: torch.Tensor  # [B, K, C] probabilities of the classes, summed over frames (class_memory.py)
     track_id: torch.Tensor  # [B, K] int64, -1 = free
     misses: torch.Tensor  # [B, K] int64 weak frames since the track was last confident
     age: torch.Tensor  # [B, K] int64 frames since birth
@@ -34,7 +35,7 @@ class MUTR3DState:
 
 
 ROW_FIELDS = (
-    *("query", "reference", "box", "score", "label", "track_id", "misses", "age"),
+    *("query", "reference", "box", "score", "label", "evidence", "track_id", "misses", "age"),
     *("memory", "memory_valid", "memory_wait"),
 )
 """Fields with one row per slot; the others belong to the scene."""
@@ -56,6 +57,7 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
         box=zeros(*rows, CODE_SIZE),
         score=zeros(*rows),
         label=integers(*rows),
+        evidence=zeros(*rows, len(config.classes)),
         track_id=integers(*rows) - 1,
         misses=integers(*rows),
         age=integers(*rows),

@@ -12,6 +12,7 @@ from syncl_core.models.detr3d_sampling import Pyramid
 from syncl_core.models.queries import SizedQueries
 from syncl_core.tensors import Frame, Tracks
 from syncl_core.tracking.base import Decision, Observation, Tracker
+from syncl_core.tracking.class_memory import remember_class
 from syncl_core.tracking.mutr3d import lifecycle
 from syncl_core.tracking.mutr3d.memory_bank import MemoryBank
 from syncl_core.tracking.mutr3d.query_interaction import QueryInteraction
@@ -73,13 +74,16 @@ class MUTR3D(DETR3D, Tracker):
 
     def commit(self, observation: Observation, decision: Decision) -> MUTR3DState:
         head, rows = observation.head, self._with_new_rows(observation.state, observation.objects)
-        score, label = head.logits[-1].sigmoid().max(dim=-1)
+        probability = head.logits[-1].sigmoid()
+        score = probability.amax(dim=-1)
+        evidence, label = remember_class(rows.evidence, probability, self.config)
         rows = dataclasses.replace(
             rows,
             reference=denormalize(head.reference.clamp(_BORDER, 1 - _BORDER), self.pts_bbox_head.pc_range),
             box=head.box[-1],
             score=score,
             label=label,
+            evidence=evidence,
             track_id=rows.track_id if decision.identity is None else decision.identity,
             misses=decision.misses,
             age=rows.age + (rows.track_id >= 0),

@@ -4,10 +4,12 @@ import dataclasses
 
 import torch
 
+from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import code_center, code_velocity
 from syncl_core.models.heads import HeadOutput
 from syncl_core.models.stream_memory import found_now, join, select, where
 from syncl_core.tracking.base import Decision
+from syncl_core.tracking.class_memory import remember_class
 from syncl_core.tracking.slots import best_rows, give_identities
 from syncl_core.tracking.stream.state import Slots, StreamState, clear_free, free_slots
 
@@ -18,20 +20,23 @@ COAST_SCORE = 0.01
 def observed(head: HeadOutput) -> Slots:
     """The head's last layer as M rows without identity."""
     logits, box = head.logits[-1], head.box[-1]
-    score, label = logits.sigmoid().max(dim=-1)
-    blank = free_slots(*box.shape[:2], head.features.shape[-1], box.device)
+    probability = logits.sigmoid()
+    score, label = probability.max(dim=-1)
+    blank = free_slots(*box.shape[:2], head.features.shape[-1], logits.shape[-1], box.device)
     entry = found_now(head.features[-1], code_center(box), code_velocity(box))
-    return dataclasses.replace(blank, entry=entry, box=box, score=score, label=label)
+    return dataclasses.replace(blank, entry=entry, box=box, score=score, label=label, evidence=probability.detach())
 
 
 def with_new_rows(slots: Slots, num_rows: int) -> Slots:
     """M rows: free ones in front, where the object queries stand, then the K slots."""
     batch, count, dim = slots.entry.feature.shape
-    return join(free_slots(batch, num_rows - count, dim, slots.box.device), slots)
+    return join(free_slots(batch, num_rows - count, dim, slots.evidence.shape[-1], slots.box.device), slots)
 
 
-def commit_rows(state: StreamState, rows: Slots, news: Slots, decision: Decision) -> StreamState:
+def commit_rows(state: StreamState, rows: Slots, news: Slots, decision: Decision, config: SynclConfig) -> StreamState:
     """The state with the K best rows that are kept. `rows` [B, M] is what they were, `news` what the network said."""
+    evidence, label = remember_class(rows.evidence, news.evidence, config)
+    news = dataclasses.replace(news, evidence=evidence, label=label)
     coasting = dataclasses.replace(rows, score=torch.full_like(rows.score, COAST_SCORE))
     alive = rows.track_id >= 0
     track_id = rows.track_id if decision.identity is None else decision.identity

@@ -96,12 +96,14 @@ class StreamDetector(ImageEncoder, Tracker):
         state, news = observation.state, observed(observation.head)
         score = torch.where(observation.valid, news.score, -1.0)
         state = dataclasses.replace(state, queue=push(state.queue, news.entry, score, self.config.model.stream.pushed))
-        return commit_rows(state, self.rows_before(observation), news, decision)
+        return commit_rows(state, self.rows_before(observation), news, decision, self.config)
 
     def rows_before(self, observation: Observation) -> Slots:
         """What the M rows were before this frame: nothing, they are new."""
         batch, num_rows = observation.valid.shape
-        return free_slots(batch, num_rows, self.config.model.embed_dim, observation.valid.device)
+        return free_slots(
+            batch, num_rows, self.config.model.embed_dim, len(self.config.classes), observation.valid.device
+        )
 
     def read(self, state: StreamState) -> Tracks:
         return read_tracks(state.slots, self.config)

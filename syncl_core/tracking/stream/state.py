@@ -22,6 +22,7 @@ class Slots:
     box: torch.Tensor  # [B, R, 10] box code, in the model frame of now
     score: torch.Tensor  # [B, R]
     label: torch.Tensor  # [B, R] int64
+    evidence: torch.Tensor  # [B, R, C] probabilities of the classes, summed over frames (class_memory.py)
     track_id: torch.Tensor  # [B, R] int64, -1 = free
     misses: torch.Tensor  # [B, R] int64 frames since the track was last confident
     age: torch.Tensor  # [B, R] int64 frames since birth
@@ -45,7 +46,7 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
     dim = config.model.embed_dim
     return StreamState(
         queue=empty_entries(batch, config.model.stream.memory_length, dim, device),
-        slots=free_slots(batch, config.track.slots, dim, device),
+        slots=free_slots(batch, config.track.slots, dim, len(config.classes), device),
         next_id=torch.zeros(batch, dtype=torch.int64, device=device),
         dropped=torch.zeros(batch, dtype=torch.int64, device=device),
         global_from_model=torch.eye(4, dtype=torch.float64, device=device).repeat(batch, 1, 1),
@@ -53,7 +54,7 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
     )
 
 
-def free_slots(batch: int, rows: int, dim: int, device: torch.device | str | None = None) -> Slots:
+def free_slots(batch: int, rows: int, dim: int, classes: int, device: torch.device | str | None = None) -> Slots:
     """Free rows hold zeros."""
     integers = torch.zeros(batch, rows, dtype=torch.int64, device=device)
     return Slots(
@@ -61,6 +62,7 @@ def free_slots(batch: int, rows: int, dim: int, device: torch.device | str | Non
         box=torch.zeros(batch, rows, CODE_SIZE, device=device),
         score=torch.zeros(batch, rows, device=device),
         label=integers,
+        evidence=torch.zeros(batch, rows, classes, device=device),
         track_id=integers - 1,
         misses=integers,
         age=integers,
@@ -107,4 +109,4 @@ def _move_boxes(box: torch.Tensor, new_from_old: torch.Tensor, passed_ns: torch.
 def clear_free(slots: Slots) -> Slots:
     """Free rows hold zeros again, so that equal tracks mean equal states and no old number lives on."""
     batch, rows, dim = slots.entry.feature.shape
-    return where(slots.track_id >= 0, slots, free_slots(batch, rows, dim, slots.box.device))
+    return where(slots.track_id >= 0, slots, free_slots(batch, rows, dim, slots.evidence.shape[-1], slots.box.device))
