@@ -21,6 +21,7 @@ class LossConfig:
     focal_gamma: float = 2.0
     code_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)  # of the box code's entries
     quality_distance: float = 0.0  # metres; above 0 a row is taught to score by how near its box is (losses/focal.py)
+    class_balance: float = 0.0  # above 0 objects of rare classes count for more (losses/class_balance.py)
     forecast_mean: str = "annotated"  # over annotated steps; "as_released" also counts the others, as zeros
 
 
@@ -116,6 +117,7 @@ _NUMBERS = {  # least, largest
     "loss.focal_alpha": (0, 1),
     "loss.focal_gamma": (0, 10),
     "loss.quality_distance": (0, 1e3),
+    "loss.class_balance": (0, 2),
     "filter.candidates": (1, 1000),
     "filter.iterations": (1, 1000),
     "filter.variance_floor": (1e-9, 1e3),

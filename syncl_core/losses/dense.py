@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from syncl_core.config import SynclConfig
 from syncl_core.losses import dense_targets
+from syncl_core.losses.class_balance import object_weights
 from syncl_core.losses.dense_targets import DenseTargets
 from syncl_core.losses.focal import sigmoid_focal_loss
 from syncl_core.losses.padding import clean_targets
@@ -50,6 +51,7 @@ class DenseHead(nn.Module):
         Focal loss of all cells, that of the background by the number of those that show an object, and L1 of the
         latter. Means over cells that show objects are such that an object that n cells of an image show counts as
         sqrt(n), or the nearest would count for nearly all; L1 without votes, after FCOS3D, counts every cell alike.
+        With `class_balance` its class decides, too (losses/class_balance.py).
         With votes also the focal loss of being a middle, by the number of middles (cells beside one count for
         nothing), and the cross-entropy of showing an object, both kinds of cells alike.
         """
@@ -72,10 +74,15 @@ class DenseHead(nn.Module):
         label = torch.arange(logits.shape[-1], device=owner.device)
         one_hot = (targets.label[scene, owner][..., None] == label) & positive[..., None]
         focal = sigmoid_focal_loss(logits, one_hot.float(), self.loss.focal_alpha, self.loss.focal_gamma).sum(dim=-1)
-        looked, share = frame.camera_valid[..., None, None], _share(positive, wanted)
+        looked, share = frame.camera_valid[..., None, None], _share(positive, wanted) * self._weights(wanted, targets)
         of_objects = (focal * share).sum() / share.sum().clamp(min=1)
         of_background = torch.where(looked & ~positive, focal, 0.0).sum() / positive.sum().clamp(min=1)
         return self.loss.class_weight * (of_objects + of_background)
+
+    def _weights(self, wanted: DenseTargets, targets: Targets) -> torch.Tensor:
+        """Of the object that a cell shows, [B, N, h, w]; 1 where it shows none."""
+        positive, owner, scene, _ = _owners(wanted)
+        return torch.where(positive, object_weights(targets, self.loss.class_balance)[scene, owner], 1.0)
 
     def _of_view(self, view: torch.Tensor, wanted: DenseTargets, frame: Frame) -> torch.Tensor:
         """Of one map's views [B, N, h, w, 8]."""
@@ -95,7 +102,8 @@ class DenseHead(nn.Module):
         views = sights[..., : lift.VIEW_SIZE]
         too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
         error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
-        share = _share(positive, wanted)
+        weight = self._weights(wanted, targets)
+        share = _share(positive, wanted) * weight
         middle, beside = dense_targets.middles(wanted, where[1])
         of_middle = sigmoid_focal_loss(
             sights[..., MIDDLE], middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
@@ -103,7 +111,7 @@ class DenseHead(nn.Module):
         doubt = functional.binary_cross_entropy_with_logits(sights[..., BELIEF], positive.float(), reduction="none")
         return {
             "dense_sight": torch.where(positive, error * share, 0.0).sum() / share.sum().clamp(min=1),
-            "dense_middle": torch.where(looked & ~beside, of_middle, 0.0).sum() / middle.sum().clamp(min=1),
+            "dense_middle": torch.where(looked & ~beside, of_middle * weight, 0.0).sum() / middle.sum().clamp(min=1),
             "dense_belief": _mean(doubt, positive) + _mean(doubt, looked & ~positive),
         }
 

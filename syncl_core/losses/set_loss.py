@@ -6,6 +6,7 @@ import torch
 from torch import distributed
 
 from syncl_core.losses.box_loss import weighted_l1
+from syncl_core.losses.class_balance import object_weights
 from syncl_core.losses.focal import sigmoid_focal_loss, soft_target
 from syncl_core.models.box_code import code_center
 from syncl_core.strategy_config import LossConfig
@@ -32,7 +33,8 @@ def set_sums(
 ) -> SetSums:
     """Every counting row learns its object's class or background; rows with an object also learn its box.
 
-    With `quality_distance` a row far from its object learns less of its class: see losses/focal.py.
+    With `quality_distance` a row far from its object learns less of its class: see losses/focal.py. With
+    `class_balance` rows count as their objects do: see losses/class_balance.py.
     """
     positive = counts & (target >= 0)
     scene = torch.arange(target.shape[1], device=target.device)[:, None]
@@ -45,9 +47,10 @@ def set_sums(
     # Rows that do not count may hold anything: they are replaced first, or a NaN would return with the gradient.
     kept_logits = torch.where(counts[..., None], logits.float(), 0.0)
     focal = sigmoid_focal_loss(kept_logits, soft, config.focal_alpha, config.focal_gamma)
+    weight = torch.where(positive, object_weights(targets, config.class_balance)[scene, index], 1.0)
     return SetSums(
-        of_class=torch.where(counts[..., None], focal, 0.0).sum(dim=(2, 3)),
-        of_box=weighted_l1(box, wanted, positive, code_weights).sum(dim=2),
+        of_class=(torch.where(counts[..., None], focal, 0.0).sum(dim=3) * weight).sum(dim=2),
+        of_box=(weighted_l1(box, wanted, positive, code_weights) * weight).sum(dim=2),
         positives=positive.sum(dim=2).float(),
     )
 

@@ -58,13 +58,9 @@ class SlowFrame:
             if self.strategy.enabled and self.strategy.matching.decoder == "serial":
                 more, _, _ = one_to_many(costs, queries, many_objects, self.strategy)
                 learned = [more.get(m) if owner is None and m in queries else owner for m, owner in enumerate(owners)]
-            scene[""].append(
-                set_loss(logits, box, learned, [True] * len(alive), objects, self.strategy.loss.quality_distance)
-            )
+            scene[""].append(set_loss(logits, box, learned, [True] * len(alive), objects, self.strategy.loss))
         logits, box = (x[b][alive] for x in (observation.refined.logits, observation.refined.box))
-        scene["memory"] = set_loss(
-            logits, box, scene["owners"][-1], [True] * len(alive), objects, self.strategy.loss.quality_distance
-        )
+        scene["memory"] = set_loss(logits, box, scene["owners"][-1], [True] * len(alive), objects, self.strategy.loss)
         if self.strategy.needs_parallel:
             self._parallel(scene, observation.parallel, b, alive, objects, tracks, queries, many_objects)
         last = scene["owners"][-1]
@@ -109,9 +105,7 @@ class SlowFrame:
                     if config.rejected == "ignore" and m in refused:
                         count = False
                 counts.append(count)
-            of_class, of_box, positives = set_loss(
-                *outputs[layer], owners, counts, objects, self.strategy.loss.quality_distance
-            )
+            of_class, of_box, positives = set_loss(*outputs[layer], owners, counts, objects, self.strategy.loss)
             if config.normalizer == "serial":
                 positives = scene[""][layer][2]
             scene["parallel_"].append((of_class, of_box, positives))

@@ -8,6 +8,8 @@ import math
 
 import torch
 
+from syncl_core.strategy_config import LossConfig
+
 ALPHA, GAMMA = 0.25, 2.0
 CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
 
@@ -50,10 +52,17 @@ def quality(box: torch.Tensor, target: torch.Tensor, half: float) -> float:
     return 0.5 ** ((away / half) ** 2) if half else 1.0
 
 
+def importance(labels: list[int], exponent: float) -> list[float]:
+    """Of every object of a scene, by how many have its class; one in the mean."""
+    raw = [labels.count(label) ** -exponent for label in labels]
+    return [x * len(raw) / sum(raw) for x in raw]
+
+
 def set_loss(
-    logits, box, owners: list, counts: list, objects: list[dict], half: float = 0.0
+    logits, box, owners: list, counts: list, objects: list[dict], config: LossConfig
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Sums of both losses over one layer's rows and the number of positives; owners: index into objects, or None."""
+    weights = importance([o["label"] for o in objects], config.class_balance)
     of_class, of_box, positives = logits.new_zeros(()), logits.new_zeros(()), 0
     for m, owner in enumerate(owners):
         if not counts[m]:
@@ -61,9 +70,9 @@ def set_loss(
         if owner is None:
             of_class = of_class + focal_loss(logits[m], None)
         else:
-            wanted = quality(box[m], objects[owner]["box"], half)
-            of_class = of_class + focal_loss(logits[m], objects[owner]["label"], wanted)
-            of_box = of_box + box_loss(box[m], objects[owner]["box"])
+            wanted = quality(box[m], objects[owner]["box"], config.quality_distance)
+            of_class = of_class + weights[owner] * focal_loss(logits[m], objects[owner]["label"], wanted)
+            of_box = of_box + weights[owner] * box_loss(box[m], objects[owner]["box"])
             positives += 1
     return of_class, of_box, positives
 

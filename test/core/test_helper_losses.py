@@ -9,6 +9,7 @@ import pytest
 import torch
 from loss_cases import make_case
 from slow_dense import slow_dense
+from slow_losses import importance
 from tiny_tracker import tiny_config
 from train_fixture import ToySource, toy_config
 
@@ -87,22 +88,23 @@ def _plain_focal(p, is_class):
     return float(torch.where(is_class, 0.25 * (1 - p) ** 2 * -p.log(), 0.75 * p**2 * -(1 - p).log()).sum())
 
 
-def _half_blind(**model):
+def _half_blind(balance=0.0, **model):
     """Configuration, frame with a camera missing, targets, tracker, dense head and what the tracker sees."""
     config, clip = _clip()
-    config = with_values(config, {"model": model, "syncl": {"loss": {"class_weight": 1.5}}})
+    config = with_values(config, {"model": model, "syncl": {"loss": {"class_weight": 1.5, "class_balance": balance}}})
     frame = dataclasses.replace(clip.frames[0], camera_valid=torch.tensor([[True, True, False]] * 2))
     tracker, head = build_tracker(config), DenseHead(config)
     return frame, clip.targets[0], head, tracker.observe(tracker.init_state(2), frame).memory
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5])
 @pytest.mark.parametrize("kind", ["petr", "detr3d"])
 @torch.no_grad()
-def test_what_the_dense_loss_counts(kind):
+def test_what_the_dense_loss_counts(kind, balance):
     """It equals focal loss and L1 summed cell by cell; blind cameras and empty frames add nothing but background."""
-    frame, targets, head, memory = _half_blind(**KINDS[kind])
+    frame, targets, head, memory = _half_blind(balance, **KINDS[kind])
     losses = head(memory, frame, targets)
-    of_maps = [_slow_dense_loss(maps, head, frame, targets) for maps in memory.feature_maps(frame)]
+    of_maps = [_slow_dense_loss(maps, head, frame, targets, balance) for maps in memory.feature_maps(frame)]
     of_class, of_view = np.mean(of_maps, axis=0)
     assert losses["dense_class"].item() == pytest.approx(1.5 * of_class, rel=1e-4)
     assert losses["dense_view"].item() == pytest.approx(of_view, rel=1e-4)
@@ -110,7 +112,17 @@ def test_what_the_dense_loss_counts(kind):
     assert head(memory, frame, nothing)["dense_view"] == 0 < head(memory, frame, nothing)["dense_class"]
 
 
-def _slow_dense_loss(maps, head, frame, targets):
+def _importance(targets, balance):
+    """Weights of the objects by scene and row."""
+    result = {}
+    for b, valid in enumerate(targets.valid.tolist()):
+        rows = [g for g, there in enumerate(valid) if there]
+        weights = importance([int(targets.label[b, g]) for g in rows], balance)
+        result |= {(b, g): weight for g, weight in zip(rows, weights, strict=True)}
+    return result
+
+
+def _slow_dense_loss(maps, head, frame, targets, balance):
     """Of the classes and of the views of one map, without weights of their own."""
     shared = head.shared(maps.flatten(0, 1))
     logits, view = (x.unflatten(0, maps.shape[:2]).double() for x in (head.classes(shared), head.view(shared)))
@@ -134,16 +146,18 @@ def _slow_dense_loss(maps, head, frame, targets):
         weights = torch.tensor([0.5, 0.5, 3.0, 1, 1, 1, 1, 1])
         l1 += float(((view[b, n, :, i, j] - goal).abs() * weights).sum())
         number += 1
-        share = 1 / math.sqrt(cells[b, n, owner])
+        share = _importance(targets, balance)[b, owner] / math.sqrt(cells[b, n, owner])
         of_objects, shares = of_objects + share * _plain_focal(p, is_class), shares + share
     assert number > 0
     return of_objects / shares + background / number, l1 / number
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5])
 @torch.no_grad()
-def test_what_the_loss_of_votes_counts():
+def test_what_the_loss_of_votes_counts(balance):
     """Cell by cell: what is seen, how deep it comes to lie, where the middle is, and whether there is anything."""
-    frame, targets, head, memory = _half_blind(**KINDS["detr3d_votes"])
+    frame, targets, head, memory = _half_blind(balance, **KINDS["detr3d_votes"])
+    important = _importance(targets, balance)
     losses = head(memory, frame, targets)
     sums = {"dense_sight": [], "dense_middle": [], "dense_belief": []}
     for sights, votes in zip(memory.sights, memory.votes, strict=True):
@@ -160,7 +174,7 @@ def test_what_the_loss_of_votes_counts():
             belief, middle = sight[10:].sigmoid()
             doubts[owner >= 0].append(-float((belief if owner >= 0 else 1 - belief).log()))
             if not beside[b, n, i, j]:
-                focal += _plain_focal(middle[None], is_middle[b, n, i, j][None])
+                focal += important.get((b, owner), 1.0) * _plain_focal(middle[None], is_middle[b, n, i, j][None])
             if owner >= 0:
                 code = targets.box[b, owner].expand(2, 3, *size, 10)
                 goal = lift.view_of(code, frame.image_from_model, image_size, -1.84)[b, n, i, j]
@@ -168,8 +182,8 @@ def test_what_the_loss_of_votes_counts():
                 of_cell = float(((sight[:10] - goal).abs() * weights).sum())
                 true_depth = _depths(targets.box[b, owner].view(1, 1, 10, 1, 1).expand(2, 3, -1, -1, -1), frame)
                 of_cell += 10 * abs(float((depth_of[b, n, i, j] / true_depth[b, n, 0, 0]).log()))
-                error += of_cell / math.sqrt(cells[b, n, owner])
-                number += 1 / math.sqrt(cells[b, n, owner])
+                share = important[b, owner] / math.sqrt(cells[b, n, owner])
+                error, number = error + share * of_cell, number + share
         sums["dense_sight"].append(error / number)
         sums["dense_middle"].append(focal / int(is_middle.sum()))
         sums["dense_belief"].append(sum(np.mean(of) for of in doubts.values() if of))
