@@ -1,8 +1,8 @@
 """Further convolutions on the finest map of a feature pyramid, as the towers of FCOS (Tian et al. 2019) have them.
 
 In the pyramid the coarse maps' knowledge of what an object is and the finest one's of where its edges are meet in a
-single convolution. Here cells that are to say to a fraction of themselves where an object stands get more. An addition of
-ours to DETR3D, whose blocks start as nearly nothing: a network trained without them can go on with them.
+single convolution. Here cells that are to say to a fraction of themselves where an object stands get more. An addition
+of ours to DETR3D, whose blocks start as nearly nothing: a network trained without them can go on with them.
 """
 
 import torch
