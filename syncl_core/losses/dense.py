@@ -51,38 +51,37 @@ class DenseHead(nn.Module):
         Focal loss of all cells, that of the background by the number of those that show an object, and L1 of the
         latter. Means over cells that show objects are such that an object that n cells of an image show counts as
         sqrt(n), or the nearest would count for nearly all; L1 without votes, after FCOS3D, counts every cell alike.
-        With `class_balance` its class decides, too (losses/class_balance.py).
         With votes also the focal loss of being a middle, by the number of middles (cells beside one count for
-        nothing), and the cross-entropy of showing an object, both kinds of cells alike.
+        nothing), and the cross-entropy of showing an object, both kinds of cells alike. In all but that L1 and this
+        cross-entropy the cells of an object count by its class, too, with `class_balance` (losses/class_balance.py).
         """
         targets = clean_targets(targets)
-        losses = []
+        importance, losses = object_weights(targets, self.loss.class_balance), []
         for i, maps in enumerate(memory.feature_maps(frame)):
             wanted = dense_targets.dense_targets(frame, targets, tuple(maps.shape[-2:]))
             shared = self.shared(maps.flatten(0, 1))
-            of_map = {"dense_class": self._of_classes(_by_cell(self.classes(shared), maps), wanted, frame, targets)}
+            weight = _weight(wanted, importance)
+            logits = _by_cell(self.classes(shared), maps)
+            of_map = {"dense_class": self._of_classes(logits, wanted, weight, frame, targets)}
             if self.view is not None:
                 of_map["dense_view"] = self._of_view(_by_cell(self.view(shared), maps), wanted, frame)
             else:
-                of_map |= self._of_sights(memory.sights[i], wanted, frame, targets)
+                of_map |= self._of_sights(memory.sights[i], wanted, weight, frame, targets)
             losses.append(of_map)
         return {name: torch.stack([of[name] for of in losses]).mean() for name in losses[0]}
 
-    def _of_classes(self, logits: torch.Tensor, wanted: DenseTargets, frame: Frame, targets: Targets) -> torch.Tensor:
-        """Of one map's logits [B, N, h, w, C]."""
+    def _of_classes(
+        self, logits: torch.Tensor, wanted: DenseTargets, weight: torch.Tensor, frame: Frame, targets: Targets
+    ) -> torch.Tensor:
+        """Of one map's logits [B, N, h, w, C]; `weight` is that of the cells, [B, N, h, w]."""
         positive, owner, scene, _ = _owners(wanted)
         label = torch.arange(logits.shape[-1], device=owner.device)
         one_hot = (targets.label[scene, owner][..., None] == label) & positive[..., None]
         focal = sigmoid_focal_loss(logits, one_hot.float(), self.loss.focal_alpha, self.loss.focal_gamma).sum(dim=-1)
-        looked, share = frame.camera_valid[..., None, None], _share(positive, wanted) * self._weights(wanted, targets)
+        looked, share = frame.camera_valid[..., None, None], _share(positive, wanted) * weight
         of_objects = (focal * share).sum() / share.sum().clamp(min=1)
         of_background = torch.where(looked & ~positive, focal, 0.0).sum() / positive.sum().clamp(min=1)
         return self.loss.class_weight * (of_objects + of_background)
-
-    def _weights(self, wanted: DenseTargets, targets: Targets) -> torch.Tensor:
-        """Of the object that a cell shows, [B, N, h, w]; 1 where it shows none."""
-        positive, owner, scene, _ = _owners(wanted)
-        return torch.where(positive, object_weights(targets, self.loss.class_balance)[scene, owner], 1.0)
 
     def _of_view(self, view: torch.Tensor, wanted: DenseTargets, frame: Frame) -> torch.Tensor:
         """Of one map's views [B, N, h, w, 8]."""
@@ -92,9 +91,9 @@ class DenseHead(nn.Module):
         return torch.where(positive, error, 0.0).sum() / positive.sum().clamp(min=1)
 
     def _of_sights(
-        self, sights: torch.Tensor, wanted: DenseTargets, frame: Frame, targets: Targets
+        self, sights: torch.Tensor, wanted: DenseTargets, weight: torch.Tensor, frame: Frame, targets: Targets
     ) -> dict[str, torch.Tensor]:
-        """Of one map's sights [B, N, h, w, 12]."""
+        """Of one map's sights [B, N, h, w, 12]; `weight` is that of the cells, [B, N, h, w]."""
         positive, owner, scene, _ = _owners(wanted)
         looked = frame.camera_valid[..., None, None].expand_as(positive)
         where = (frame.image_from_model, tuple(frame.images.shape[-2:]), self.ground)
@@ -102,7 +101,6 @@ class DenseHead(nn.Module):
         views = sights[..., : lift.VIEW_SIZE]
         too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
         error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
-        weight = self._weights(wanted, targets)
         share = _share(positive, wanted) * weight
         middle, beside = dense_targets.middles(wanted, where[1])
         of_middle = sigmoid_focal_loss(
@@ -121,6 +119,12 @@ def _owners(wanted: DenseTargets) -> tuple[torch.Tensor, ...]:
     positive, owner = wanted.owner >= 0, wanted.owner.clamp(min=0)
     scene = torch.arange(len(owner), device=owner.device).view(-1, 1, 1, 1)
     return positive, owner, scene, torch.arange(owner.shape[1], device=owner.device).view(-1, 1, 1)
+
+
+def _weight(wanted: DenseTargets, importance: torch.Tensor) -> torch.Tensor:
+    """Of the object that a cell shows, [B, N, h, w], from that of every object [B, G]; 1 where it shows none."""
+    positive, owner, scene, _ = _owners(wanted)
+    return torch.where(positive, importance[scene, owner], 1.0)
 
 
 def _share(positive: torch.Tensor, wanted: DenseTargets) -> torch.Tensor:

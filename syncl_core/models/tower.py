@@ -15,10 +15,10 @@ class Tower(nn.Sequential):
     """Maps [B*N, D, h, w] -> the same, through `blocks` blocks."""
 
     def __init__(self, dim: int, blocks: int):
-        super().__init__(*(Bottleneck(dim, dim // 2) for _ in range(blocks)))
+        super().__init__(*(_Block(dim, dim // 2) for _ in range(blocks)))
 
 
-class Bottleneck(nn.Module):
+class _Block(nn.Module):
     """x + F(x), F: two 3x3 convolutions of `width` channels between two of 1x1. It ends without a ReLU."""
 
     def __init__(self, dim: int, width: int):

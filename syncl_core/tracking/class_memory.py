@@ -1,7 +1,8 @@
 """What a track is, by all frames that saw it, not by the last alone (an option of ours; as released the last decides).
 
 An object's class does not change, but what one frame says of it does: of a motorcycle seen from behind, or of a truck
-whose trailer is hidden. Probabilities of the classes are summed over a track's frames, earlier ones counting less.
+whose trailer is hidden. Probabilities of the classes are summed over a track's frames, earlier ones counting less. The
+track's score remains that of the best class in its last frame.
 """
 
 import torch

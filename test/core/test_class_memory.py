@@ -31,6 +31,9 @@ def test_the_class_is_what_the_frames_come_to(kind, memory):
         past = _slowly(past, observation, decision, ours, memory, tracker.config)
         expected = {track: label for track, (_, label) in past.items()}
         assert dict(_alive(ours, "label")) == expected
+        for track, evidence in _alive(ours, "evidence"):
+            assert evidence == pytest.approx(past[track][0], rel=1e-5)
+        assert not ours.evidence[ours.track_id < 0].any()
         differ += sum(label != expected[track] for track, label in _alive(theirs, "label"))
         long += sum(age > 1 for _, age in _alive(ours, "age"))
     assert long >= 5 and (differ >= 3 if memory else differ == 0), (long, differ)
@@ -45,7 +48,7 @@ def _moody(observation):
     return dataclasses.replace(observation, **{name: dataclasses.replace(said, logits=said.logits + 2 * moods)})
 
 
-def _alive(rows, name: str) -> list[tuple[int, int]]:
+def _alive(rows, name: str) -> list[tuple]:
     """Identity and value of every track of the first scene."""
     pairs = zip(rows.track_id[0].tolist(), getattr(rows, name)[0].tolist(), strict=True)
     return [pair for pair in pairs if pair[0] >= 0]

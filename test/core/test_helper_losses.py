@@ -89,12 +89,13 @@ def _plain_focal(p, is_class):
 
 
 def _half_blind(balance=0.0, **model):
-    """Configuration, frame with a camera missing, targets, tracker, dense head and what the tracker sees."""
+    """Frame with a camera missing, targets with two objects of one class, dense head and what the tracker sees."""
     config, clip = _clip()
     config = with_values(config, {"model": model, "syncl": {"loss": {"class_weight": 1.5, "class_balance": balance}}})
     frame = dataclasses.replace(clip.frames[0], camera_valid=torch.tensor([[True, True, False]] * 2))
+    targets = dataclasses.replace(clip.targets[0], label=torch.tensor([[0, 6, 0], [1, 1, 6]]))
     tracker, head = build_tracker(config), DenseHead(config)
-    return frame, clip.targets[0], head, tracker.observe(tracker.init_state(2), frame).memory
+    return frame, targets, head, tracker.observe(tracker.init_state(2), frame).memory
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5])

@@ -50,6 +50,7 @@ CASES = {
 
 
 PAIRS = [(switch, "usual") for switch in SWITCHES]
+PAIRS += [("rare_classes", "crowd")]  # where classes come twice
 PAIRS += [(switch, case) for case in CASES for switch in ("baseline", "syncl") if case != "usual"]
 
 
