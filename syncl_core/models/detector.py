@@ -55,6 +55,11 @@ def usable_projections(frame: Frame) -> torch.Tensor:
 class Detector(ImageEncoder):
     """Parameter names are those of the public PF-Track checkpoints."""
 
+    ENCODER = (
+        *("img_backbone", "img_neck", "pts_bbox_head.input_proj", "pts_bbox_head.position_encoder"),
+        *("pts_bbox_head.adapt_pos3d", "pts_bbox_head.fpe"),
+    )
+
     def __init__(self, config: SynclConfig):
         super().__init__(config)
         model, dim = config.model, config.model.embed_dim

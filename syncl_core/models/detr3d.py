@@ -27,7 +27,6 @@ class DETR3D(ImageNormalizer):
     """
 
     ENCODER = ("img_backbone", "img_neck", "tower", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
-    """Beginnings of the names of all weights that `encode` uses."""
 
     def __init__(self, config: SynclConfig):
         super().__init__(config)

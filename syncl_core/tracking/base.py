@@ -63,6 +63,8 @@ class Tracker(nn.Module):
     """
 
     config: SynclConfig
+    ENCODER: tuple[str, ...]
+    """Beginnings of the names of all weights that lead from images to what queries look at."""
 
     def init_state(self, batch: int = 1, device: torch.device | str | None = None) -> State:
         """The state before the first frame. Starting again means taking a new one."""

@@ -104,10 +104,11 @@ def total_loss(output: dict[str, dict[str, torch.Tensor]]) -> ClipLoss:
 def prepare(tracker: Tracker, config: TrainConfig) -> None:
     """Freeze and wrap parts of the tracker as the configuration says; names of weights do not change."""
     backbone = tracker.img_backbone
-    if config.freeze_encoder:
-        for name, parameter in tracker.named_parameters():
-            parameter.requires_grad_(not name.startswith(tracker.ENCODER))
-    elif config.freeze_backbone:
+    for name, parameter in tracker.named_parameters():
+        # What the dense losses do not reach must stay as it is: weight decay would shrink it without any gradient.
+        frozen = config.freeze_encoder if name.startswith(tracker.ENCODER) else config.dense_only
+        parameter.requires_grad_(parameter.requires_grad and not frozen)
+    if config.freeze_backbone:
         backbone.requires_grad_(False)
     elif config.checkpoint_activations:
         for block in _blocks(backbone):

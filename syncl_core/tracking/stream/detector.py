@@ -25,6 +25,11 @@ class StreamDetector(ImageEncoder, Tracker):
     frame all boxes get new ones. Self-attention also looks at the older entries. Parameter names are the public ones.
     """
 
+    ENCODER = (
+        *("img_backbone", "img_neck", "pts_bbox_head.position_encoder", "pts_bbox_head.memory_embed"),
+        *("pts_bbox_head.featurized_pe", "pts_bbox_head.spatial_alignment"),
+    )
+
     def __init__(self, config: SynclConfig):
         super().__init__(config)
         self.config = config
