@@ -55,6 +55,7 @@ def usable_projections(frame: Frame) -> torch.Tensor:
 class Detector(ImageEncoder):
     """Parameter names are those of the public PF-Track checkpoints."""
 
+    # Whose weights `encode` uses: see Tracker.ENCODER.
     ENCODER = (
         *("img_backbone", "img_neck", "pts_bbox_head.input_proj", "pts_bbox_head.position_encoder"),
         *("pts_bbox_head.adapt_pos3d", "pts_bbox_head.fpe"),

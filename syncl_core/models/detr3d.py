@@ -26,6 +26,7 @@ class DETR3D(ImageNormalizer):
     there are further convolutions (models/tower.py).
     """
 
+    # Whose weights `encode` uses: see Tracker.ENCODER.
     ENCODER = ("img_backbone", "img_neck", "tower", "voter", "pts_bbox_head.level_embeds", "pts_bbox_head.cam_embeds")
 
     def __init__(self, config: SynclConfig):

@@ -25,6 +25,7 @@ class StreamDetector(ImageEncoder, Tracker):
     frame all boxes get new ones. Self-attention also looks at the older entries. Parameter names are the public ones.
     """
 
+    # Whose weights `encode` uses: see Tracker.ENCODER.
     ENCODER = (
         *("img_backbone", "img_neck", "pts_bbox_head.position_encoder", "pts_bbox_head.memory_embed"),
         *("pts_bbox_head.featurized_pe", "pts_bbox_head.spatial_alignment"),
