@@ -93,6 +93,14 @@ class StrategyConfig:
         """Whether the tracker must decode a second time without self-attention."""
         return self.enabled and self.matching.decoder == "parallel"
 
+    def decodes_twice(self, tracks: bool) -> bool:
+        """Whether it must do so in a frame; `tracks`: there may be track queries.
+
+        Without them no object is persistent, so at the defaults the parallel decoder would be taught nothing.
+        """
+        taught = tracks or self.matching.objects != "persistent" or self.parallel.empty_frames != "skip"
+        return self.needs_parallel and taught
+
 
 _CHOICES = {
     "loss.forecast_mean": ("annotated", "as_released"),

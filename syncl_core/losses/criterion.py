@@ -2,7 +2,7 @@
 
     criterion = Criterion(config)
     for frame, targets in clip:
-        observation = tracker.observe(state, frame, all_layers=True, parallel=config.syncl.needs_parallel)
+        observation = tracker.observe(state, frame, all_layers=True, parallel=config.syncl.decodes_twice(tracks=True))
         result = criterion(observation, targets)
         state = tracker.commit(observation, assigned(result.identity))
         losses = result.losses | criterion.forecast(state, targets)
@@ -31,7 +31,7 @@ from syncl_core.tracking.base import Observation
 class FrameLoss:
     """What a frame says about the network."""
 
-    losses: dict[str, torch.Tensor]  # weighted scalars; the same names in every frame
+    losses: dict[str, torch.Tensor]  # weighted scalars; the parallel decoder's where it ran
     identity: torch.Tensor  # [B, M] int64 of the object that the row owns after the last layer's matching; -1 = none
     stats: dict[str, torch.Tensor]  # scalars to watch, without gradient; NaN where the frame has nothing to measure
 
@@ -53,7 +53,7 @@ class Criterion(nn.Module):
         self.register_buffer("code_weights", torch.tensor(config.syncl.loss.code_weights), persistent=False)
 
     def forward(self, observation: Observation, targets: Targets) -> FrameLoss:
-        """`observation` has all layers, and parallel rows if `syncl.needs_parallel`.
+        """`observation` has all layers, and parallel rows if `syncl.decodes_twice`.
 
         Raises InputError where the network's output is not finite.
         """

@@ -67,10 +67,10 @@ class FeatureSampling(nn.Module):
         points, seen = project(denormalize(reference, self.pc_range), pyramid)
         weights = self.attention_weights(x + position).unflatten(-1, (seen.shape[1], -1)).sigmoid()  # [B, M, N, L]
         weights = weights * seen.transpose(1, 2)[..., None]
-        read = sum(
-            torch.einsum("bndm,bmn->bmd", sample(level, points), weights[..., i])
-            for i, level in enumerate(pyramid.levels)
-        )
+        # Multiplied and summed, which is several times as fast as a product of matrices this small.
+        shares = weights.permute(3, 0, 2, 1)[:, :, :, None]  # [L, B, N, 1, M]
+        levels = zip(pyramid.levels, shares, strict=True)
+        read = sum((sample(level, points) * share).sum(dim=1) for level, share in levels).transpose(1, 2)
         where = self.position_encoder(inverse_sigmoid(reference))
         verdict = None
         if self.vote_count is not None:

@@ -22,6 +22,6 @@ def duplicates(
     """
     place, reach = code_center(code)[..., :2], code_log_size(code)[..., :2].mean(dim=-1).exp() / 2 + distance
     rank = priority.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    away = (place[:, :, None] - place[:, None]).norm(dim=-1)
+    away = torch.cdist(place, place, compute_mode="donot_use_mm_for_euclid_dist")
     beaten = (away < torch.minimum(reach[:, :, None], reach[:, None])) & (rank[:, None] < rank[:, :, None])
     return (beaten if counts is None else beaten & counts[:, None]).any(dim=-1)

@@ -48,11 +48,11 @@ class ClipModel(nn.Module):
         if self.tracker.config.train.dense_only:
             return self._dense_only(frames[0], targets[0])
         strategy, framework = self.tracker.config.syncl, self.tracker.config.model.framework
-        parallel = strategy.needs_parallel and framework != "none"
         state = self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device)
         losses, stats = [], []
         memories = memories or (None,) * len(frames)
         for number, (frame, target, memory) in enumerate(zip(frames, targets, memories, strict=True), start=1):
+            parallel = framework != "none" and strategy.decodes_twice(tracks=number > 1)
             observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel, memory=memory)
             judged = self.criterion(observation, target)
             losses += [judged.losses, self._helpers(observation.memory, frame, target)]

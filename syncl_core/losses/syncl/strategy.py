@@ -41,7 +41,9 @@ class Strategy(nn.Module):
     ) -> StrategyLoss:
         config, serial_target = self.config, assignment.target
         output = observation.parallel if config.needs_parallel else observation.head
-        assert output is not None, "SynCL needs an observation with parallel rows"
+        if output is None:
+            assert not config.decodes_twice(tracks=False), "SynCL needs an observation with parallel rows"
+            return StrategyLoss(parallel=None, contrastive=None, serial_target=serial_target, stats={})
         many = match_one_to_many(
             *(output.logits, output.box, assignment.rows, targets, assignment.tracks),
             *(self.query_filter, config.matching, config.loss),
