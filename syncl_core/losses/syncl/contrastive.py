@@ -11,22 +11,20 @@ from syncl_core.strategy_config import ContrastiveConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """The queries that meet, by object: at most K object queries and one track query each."""
+    """The queries that meet: object queries that answer for an object, and the objects' track queries."""
 
-    object_row: torch.Tensor  # [L, B, G, K] int64 row of an object query
-    object_valid: torch.Tensor  # [L, B, G, K] bool; the other entries mean nothing
+    query_row: torch.Tensor  # [L, B, P] int64 row of an object query
+    query_object: torch.Tensor  # [L, B, P] int64 its object; -1 = the row means nothing
     track_row: torch.Tensor  # [B, G] int64 row of the object's track query
     track_valid: torch.Tensor  # [B, G] bool: the object is persistent
 
 
 def find_pairs(target: torch.Tensor, rows: torch.Tensor, tracks: TrackMatch, count: int) -> Pairs:
-    """By matched objects: `target` [L, B, M] of the object queries `rows` [B, M], -1 = none."""
-    objects = torch.arange(tracks.persistent.shape[1], device=target.device)
-    matched = (target[..., None] == objects) & rows[:, :, None]  # [L, B, M, G]
-    found = matched.transpose(2, 3).to(torch.uint8).topk(min(count, target.shape[2]), dim=3)
+    """By the objects `target` [L, B, M] of the object queries `rows` [B, M], -1 = none; at most `count` have one."""
+    found = ((target >= 0) & rows).to(torch.uint8).topk(count, dim=2)
     return Pairs(
-        object_row=found.indices,
-        object_valid=found.values > 0,
+        query_row=found.indices,
+        query_object=torch.where(found.values > 0, target.gather(2, found.indices), -1),
         track_row=tracks.row,
         track_valid=tracks.persistent,
     )
@@ -60,18 +58,21 @@ class InstanceContrast(nn.Module):
     ) -> torch.Tensor:
         """The loss of every scene [L, B]: the mean over its pairs, zero where there is nothing to tell apart."""
         features = features.float()
-        objects = _take(features, pairs.object_row.flatten(2))  # [L, B, G * K, D]
-        tracks = _take(features, pairs.track_row.expand(features.shape[0], -1, -1))  # [L, B, G, D]
+        layers, index = features.shape[0], pairs.query_object.clamp(min=0)
+        objects = _take(features, pairs.query_row)  # [L, B, P, D]
+        tracks = _take(features, pairs.track_row.expand(layers, -1, -1))  # [L, B, G, D]
         if self.config.stop_gradient == "object":
             objects = objects.detach()
-        valid = pairs.object_valid & pairs.track_valid[..., None]  # [L, B, G, K]
-        scores = self.score(objects, tracks).unflatten(2, valid.shape[2:])  # [L, B, G, K, G]
+        scores = self.score(objects, tracks)  # [L, B, P, G]
+        own = scores.gather(3, index[..., None])[..., 0]  # [L, B, P]: query and track share the object
+        valid = (pairs.query_object >= 0) & pairs.track_valid.expand(layers, -1, -1).gather(2, index)
         terms = []
         if self.config.anchor in ("object", "symmetric"):
             others = None if vanished is None else self.score(objects, features[:, :, -vanished.shape[1] :])
-            terms.append(_object_anchor(scores, valid, pairs.track_valid, others, vanished))
+            terms.append(_mean_over(_among_tracks(scores, pairs.track_valid, others, vanished) - own, valid))
         if self.config.anchor in ("track", "symmetric"):
-            terms.append(_track_anchor(scores, valid, pairs.object_valid))
+            rest = _foreign_queries(scores, pairs.query_object).gather(2, index)
+            terms.append(_mean_over(torch.logaddexp(own, rest) - own, valid))
         return torch.stack(terms).mean(dim=0)
 
 
@@ -80,38 +81,27 @@ def _take(features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return features.gather(2, rows[..., None].expand(-1, -1, -1, features.shape[3]))
 
 
-def _object_anchor(
-    scores: torch.Tensor,  # [L, B, G, K, G]
-    valid: torch.Tensor,  # [L, B, G, K]
+def _among_tracks(
+    scores: torch.Tensor,  # [L, B, P, G]
     track_valid: torch.Tensor,  # [B, G]
-    others: torch.Tensor | None,  # [L, B, G * K, S] scores with the last S rows
+    others: torch.Tensor | None,  # [L, B, P, S] scores with the last S rows
     vanished: torch.Tensor | None,  # [B, S]
 ) -> torch.Tensor:
-    """Eq. 11: cross-entropy of every matched object query over the frame's tracks; [L, B]. Zero with one track only."""
+    """Of every query the sum over the frame's tracks, the divisor of Eq. 11, as a logarithm [L, B, P]."""
     lowest = torch.finfo(scores.dtype).min
-    masked = scores.masked_fill(~track_valid[:, None, None, :], lowest)
+    masked = scores.masked_fill(~track_valid[:, None], lowest)
     if vanished is not None:
-        others = others.masked_fill(~vanished[:, None, :], lowest).unflatten(2, valid.shape[2:])
-        masked = torch.cat([masked, others], dim=-1)
-    return _mean_over(masked.logsumexp(dim=-1) - _own(scores), valid)
+        masked = torch.cat([masked, others.masked_fill(~vanished[:, None], lowest)], dim=-1)
+    return masked.logsumexp(dim=-1)
 
 
-def _track_anchor(scores: torch.Tensor, valid: torch.Tensor, object_valid: torch.Tensor) -> torch.Tensor:
-    """The other way round: each pair against the object queries of all other objects; [L, B]."""
-    size = scores.shape[2]
-    foreign = object_valid[..., None] & ~torch.eye(size, dtype=torch.bool, device=scores.device)[:, None, :]
-    # Of every track, all queries of other objects: [L, B, G].
-    rest = scores.masked_fill(~foreign, torch.finfo(scores.dtype).min).flatten(2, 3).logsumexp(dim=2)
-    own = _own(scores)
-    return _mean_over(torch.logaddexp(own, rest[..., None]) - own, valid)
-
-
-def _own(scores: torch.Tensor) -> torch.Tensor:
-    """[L, B, G, K]: of scores [L, B, G, K, G] those of the pairs, where query and track share the object."""
-    return scores.diagonal(dim1=2, dim2=4).transpose(2, 3)
+def _foreign_queries(scores: torch.Tensor, query_object: torch.Tensor) -> torch.Tensor:
+    """Of every object's track the sum over the queries [L, B, P] of other objects, as a logarithm [L, B, G]."""
+    objects = torch.arange(scores.shape[3], device=scores.device)
+    foreign = (query_object >= 0)[..., None] & (query_object[..., None] != objects)
+    return scores.masked_fill(~foreign, torch.finfo(scores.dtype).min).logsumexp(dim=2)
 
 
 def _mean_over(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """[L, B]: the mean of values [L, B, G, K] where chosen; zero without any."""
-    total = torch.where(chosen, values, 0.0).sum(dim=(2, 3))
-    return total / chosen.sum(dim=(2, 3)).clamp(min=1)
+    """[L, B]: the mean of values [L, B, P] where chosen; zero without any."""
+    return torch.where(chosen, values, 0.0).sum(dim=2) / chosen.sum(dim=2).clamp(min=1)

@@ -72,7 +72,9 @@ class Strategy(nn.Module):
             features, target = features[-1:], target[-1:]
         if config.vanished_negatives:
             vanished = (tracks.track & (tracks.target < 0))[:, -self.slots :]
-        pairs = find_pairs(target, assignment.rows, tracks, self.config.filter.candidates)
+        # The last rows are those of tracks.
+        count = min(tracks.persistent.shape[1] * self.config.filter.candidates, target.shape[2] - self.slots)
+        pairs = find_pairs(target, assignment.rows, tracks, count)
         return config.weight * self.contrast(features, pairs, vanished).mean()
 
 
