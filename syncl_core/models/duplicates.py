@@ -10,7 +10,7 @@ from syncl_core.models.box_code import code_center, code_log_size
 
 
 def duplicates(
-    code: torch.Tensor,  # [B, M, 10] box codes, model frame
+    code: torch.Tensor,  # [B, M, 10] float32 box codes, model frame
     priority: torch.Tensor,  # [B, M] any numbers; of equal ones the first row's is the highest
     distance: float,  # metres
     counts: torch.Tensor | None = None,  # [B, M] bool: who can make others duplicates; None = all
