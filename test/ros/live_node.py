@@ -151,6 +151,7 @@ def watching(domain: int) -> Iterator[Watcher]:
     finally:
         stop.set()
         thread.join()
+        executor.shutdown()  # it holds on to the node's parts between two spins
         node.destroy_node()
         rclpy.shutdown(context=context)
 
