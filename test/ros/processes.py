@@ -24,7 +24,7 @@ def environment(folder: Path, domain: int) -> dict[str, str]:
 class RosProcess:
     """`python -m syncl_ros.<module> <arguments>`, ended by SIGINT at the end of the block, killed if need be.
 
-    A killed process leaves the middleware's shared memory behind, 70 MB of /dev/shm that nobody takes back.
+    A killed process leaves the middleware's shared memory behind, 70 MB of /dev/shm (docs/ros.md).
 
     A `module` of this folder has a dot in front: ".slow_node".
     """
@@ -40,7 +40,7 @@ class RosProcess:
         return self
 
     def __exit__(self, *_) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.interrupt()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
