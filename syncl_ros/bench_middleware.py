@@ -24,6 +24,7 @@ from std_msgs.msg import Empty
 
 from syncl_core.classes import CAMERAS
 from syncl_ros.environment import PROFILE, ros_environment
+from syncl_ros.processes import end
 
 WIDTH, HEIGHT = 1600, 900
 JPEG_BYTES = 150_000  # a typical nuScenes image
@@ -119,7 +120,7 @@ def measure(configuration: str, case: Case, domain_id: int) -> dict:
         outputs = [role.communicate(timeout=case.sweeps / RATE_HZ + 60)[0] for role in roles]
     finally:
         for role in roles:
-            role.kill()
+            end(role)
     if any(role.returncode for role in roles):
         raise RuntimeError(f"{configuration} {case}: a process failed, see above")
     return {key: value for output in outputs for key, value in json.loads(output).items()}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder
+from syncl_ros.processes import running
 
 
 @contextlib.contextmanager
@@ -29,23 +30,12 @@ def folder_taken(output: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def child_process(name: str, arguments: list[str], environment: dict, log: Path) -> Iterator[subprocess.Popen]:
-    with open(log, "w") as output:
-        command = [sys.executable, "-m", f"syncl_ros.{'node' if name == 'tracker' else name}", *arguments]
-        # Ctrl-C reaches this process alone, which then ends them in its order.
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def child_process(
+    name: str, arguments: list[str], environment: dict, log: Path
+) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    command = [sys.executable, "-m", f"syncl_ros.{'node' if name == 'tracker' else name}", *arguments]
+    # Ctrl-C reaches this process alone, which then ends them in its order.
+    return running(command, environment, log, own_session=True)
 
 
 def wait_for_recorder(running: dict[str, subprocess.Popen], log: Path, timeout_s: float = 600.0) -> None:

@@ -21,6 +21,7 @@ from syncl_core.io import messages
 from syncl_ros import conversions
 from syncl_ros.environment import ros_environment
 from syncl_ros.outputs import LATENCIES
+from syncl_ros.processes import running
 
 
 class Listener(Node):
@@ -83,26 +84,13 @@ def spinning(node: Node) -> Iterator[None]:
         node.destroy_node()
 
 
-@contextlib.contextmanager
 def tracker_process(
     module: str, arguments: Sequence[str], parameters: dict[str, object], domain: int, log: Path
-) -> Iterator[subprocess.Popen]:
-    """`python -m <module> <arguments> --ros-args -p ...` with its output in `log`; ended with SIGINT."""
+) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    """`python -m <module> <arguments> --ros-args -p ...` with its output in `log`; ended with SIGTERM."""
     given = [text for name, value in parameters.items() for text in ("-p", f"{name}:={value}")]
     command = [sys.executable, "-m", module, *arguments, "--ros-args", *given]
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            command, env=ros_environment(domain_id=domain), stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return running(command, ros_environment(domain_id=domain), log)
 
 
 def wait_until(

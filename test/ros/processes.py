@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from syncl_ros.environment import ros_environment
+from syncl_ros.processes import end
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,8 +25,6 @@ def environment(folder: Path, domain: int) -> dict[str, str]:
 class RosProcess:
     """`python -m syncl_ros.<module> <arguments>`, ended by SIGINT at the end of the block, killed if need be.
 
-    A killed process leaves the middleware's shared memory behind, 70 MB of /dev/shm (docs/ros.md).
-
     A `module` of this folder has a dot in front: ".slow_node".
     """
 
@@ -40,12 +39,7 @@ class RosProcess:
         return self
 
     def __exit__(self, *_) -> None:
-        self.interrupt()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, signal.SIGINT, grace_s=10.0)
 
     def wait(self, timeout_s: float = 60.0) -> int:
         """Exit code; fails with the process's output if it does not end."""
