@@ -28,7 +28,9 @@ class TrainConfig:
     warmup_iterations: int = 500  # linear, from warmup_start times the learning rate
     warmup_start: float = 1 / 3
     final_lr_factor: float = 1e-3  # of learning_rate, at the end of the cosine
-    max_gradient_norm: float = 35.0  # gradients are scaled down to it, all parameters together
+    max_gradient_norm: float = (
+        35.0  # gradients are scaled down to it: the tracker's together, and so what it leaves behind
+    )
     precision: str = "auto"  # of the network: bf16 (autocast), fp32, or auto: bf16 on a GPU, fp32 on a CPU
     freeze_backbone: bool = False  # the image backbone stays as it starts
     freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk

@@ -38,6 +38,13 @@ class ClipModel(nn.Module):
         self.dense = DenseHead(config) if config.train.dense_weight > 0 else None
         self.denoising = Denoising(config) if config.train.denoising and not config.train.dense_only else None
 
+    def parts(self) -> list[list[nn.Parameter]]:
+        """The tracker's parameters, and if there are any those that only training has: one must not slow the other."""
+        tracker = list(self.tracker.parameters())
+        known = set(map(id, tracker))
+        helpers = [parameter for parameter in self.parameters() if id(parameter) not in known]
+        return [tracker, helpers] if helpers else [tracker]
+
     def forward(
         self, frames: tuple[Frame, ...], targets: tuple[Targets, ...], memories: tuple[Seen, ...] | None = None
     ) -> dict[str, dict[str, torch.Tensor]]:

@@ -182,9 +182,9 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
         raise InputError(f"{where}: {error}") from None
     run.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
-    norm = clip_gradients(run.model.parameters(), config.max_gradient_norm)
+    norm, *others = (clip_gradients(part, config.max_gradient_norm) for part in run.model.parts())
     # Gradients are averaged over processes, so one that is not finite stops all of them here, before any weight is.
-    if not torch.isfinite(loss.total.detach() + norm):
+    if not torch.isfinite(loss.total.detach() + norm + sum(others)):
         raise InputError(
             f"{where}: the loss is {loss.total.item():.3g} and its gradient {norm.item():.3g}; nothing was written, "
             f"{SNAPSHOT} is from before. A lower train.learning_rate or a longer train.warmup_iterations may help"
