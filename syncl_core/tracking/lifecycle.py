@@ -59,8 +59,11 @@ def commit(
 
 
 def commit_forecast(state: TrackState, motion: torch.Tensor, seen: torch.Tensor) -> TrackState:
-    """Seen rows [B, K] take the new prediction [B, K, F, 2]; the others go on with the rest of their old one."""
-    path = state.reference[:, :, None] + torch.nn.functional.pad(motion.cumsum(dim=2), (0, 1))
+    """Seen rows [B, K] take the new prediction [B, K, F, 2]; the others go on with the rest of their old one.
+
+    As in PF-Track the way a track goes is given to the next frame without gradient: forecasts learn from their own loss.
+    """
+    path = state.reference[:, :, None] + torch.nn.functional.pad(motion.detach().cumsum(dim=2), (0, 1))
     return dataclasses.replace(
         state,
         motion=torch.where(seen[..., None, None], motion, state.motion),

@@ -63,7 +63,11 @@ def free_all_rows(state: TrackState) -> TrackState:
 
 
 def propagate(state: TrackState, frame: Frame, config: TrackConfig) -> TrackState:
-    """Move the tracks to the time and the model frame of `frame`. Before the first frame nothing moves."""
+    """Move the tracks to the time and the model frame of `frame`. Before the first frame nothing moves.
+
+    What was predicted had its loss in its own frame; here it is a number, without gradient.
+    """
+    state = dataclasses.replace(state, motion=state.motion.detach())
     exact = config.ego_update == "exact"
     state = _advance_by_time(state, frame.t_ns, config.step_seconds) if exact else _advance_one_step(state)
     started = (state.t_ns >= 0)[:, None, None]

@@ -72,7 +72,9 @@ class ClipModel(nn.Module):
     def _decision(self, observation: Observation, identity: torch.Tensor, target: Targets) -> Decision:
         """The ground truth's, [B, M], with the accidents that the configuration asks for."""
         train = self.tracker.config.train
-        box = observation.head.box[-1] if observation.refined is None else observation.refined.box
+        # A detector alone refines nothing: what its rows were given says so much about them.
+        refines = self.tracker.config.model.framework == "pf_track"
+        box = observation.refined.box if refines else observation.head.box[-1]
         identity = within_reach(identity, box, target, train.lost_distance)
         score = observation.head.logits[-1].sigmoid().amax(dim=-1)
         # What inference would end as a duplicate is no wrong track to learn from.

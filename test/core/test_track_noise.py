@@ -114,3 +114,14 @@ def test_tracks_that_are_off_are_lost_in_training():
 def test_shares_are_checked(key):
     with pytest.raises(InputError, match=rf"^train.{key}: must be within 0 and 1"):
         with_values(toy_config(), {"train": {key: 1.5}})
+
+
+@pytest.mark.parametrize("accident", [{"lost_distance": 4.0}, {"false_tracks": 0.4}])
+def test_a_detector_alone_takes_accidents_too(accident):
+    """It has rows for queries alone, no track slots."""
+    changed = {"model": {"framework": "none"}, "track": {"duplicate_distance": 0.5}, "train": accident}
+    config = with_values(toy_config(), changed)
+    model = ClipModel(build_tracker(config), Criterion(config))
+    batch = collate([ClipDataset(ToySource(), config)[3]])
+    assert len(batch.frames) > 1
+    assert torch.isfinite(total_loss(model(batch.frames, batch.targets)).total)
