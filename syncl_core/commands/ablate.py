@@ -109,8 +109,11 @@ def _study(args: argparse.Namespace):
         start_digest=file_digest(args.init) if args.init and not is_detector else "",
         detector=with_values(load_config(args.init), drawn) if is_detector else None,
     )
-    if args.init and any(row.startswith("table8/") for row in study.rows):
+    one_stage = [row.startswith("table8/") for row in study.rows]
+    if args.init and any(one_stage):
         raise InputError("--tables 8: these rows are trained in one stage, from nothing; leave out --init")
+    if any(one_stage) and not all(one_stage):
+        raise InputError("--tables 8: these rows train for longer than others; compare them by themselves")
     return replace(study, start_digest=detector_run(study).digest) if is_detector else study
 
 

@@ -9,8 +9,9 @@ from syncl_core.types import FrameSet, ObjectSet
 class ClipSource(Protocol):
     """Scenes of key frames, numbered from zero. Must survive pickling: workers get a copy each.
 
-    A source that can save work may have more, which the functions below ask for:
-    `future_objects(scene, index)`, `frame_sets(scene, indices)`, `unseen_frame_set(scene, index)`, `scenes_together`.
+    A source may have more, which the functions below ask for: to save work `future_objects(scene, index)`,
+    `frame_sets(scene, indices)`, `unseen_frame_set(scene, index)` and `scenes_together`, and `pictures`: a text that
+    differs where the same key frames have other images.
     """
 
     @property
@@ -25,6 +26,16 @@ class ClipSource(Protocol):
     def ground_truth(self, scene: str, index: int) -> ObjectSet:
         """The objects of key frame `index` in the fixed frame; the same object has the same id in all of them."""
         ...
+
+
+def key_frames_of(source: ClipSource) -> str:
+    """Which key frames the numbers of clips count, whatever they look like."""
+    return " ".join(f"{scene} {source.num_key_frames(scene)}" for scene in source.scene_names)
+
+
+def images_of(source: ClipSource) -> str:
+    """Which images those key frames have."""
+    return f"{getattr(source, 'pictures', '')} {key_frames_of(source)}"
 
 
 def future_objects(source: ClipSource, scene: str, index: int) -> ObjectSet:

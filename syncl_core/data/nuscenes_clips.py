@@ -47,6 +47,11 @@ class NuScenesClips:
     def scene_names(self) -> tuple[str, ...]:
         return tuple(self._samples)
 
+    @property
+    def pictures(self) -> str:
+        """Which images: see `ClipSource`."""
+        return " ".join([str(self._data.root.resolve()), *(samples[0].token for samples in self._samples.values())])
+
     def num_key_frames(self, scene: str) -> int:
         return len(self._samples[scene])
 

@@ -61,7 +61,7 @@ def commit(
 def commit_forecast(state: TrackState, motion: torch.Tensor, seen: torch.Tensor) -> TrackState:
     """Seen rows [B, K] take the new prediction [B, K, F, 2]; the others go on with the rest of their old one.
 
-    As in PF-Track the way a track goes is given to the next frame without gradient: forecasts learn from their own loss.
+    As in PF-Track the next frame gets the way of a track without gradient: forecasts learn from their own loss.
     """
     path = state.reference[:, :, None] + torch.nn.functional.pad(motion.detach().cumsum(dim=2), (0, 1))
     return dataclasses.replace(

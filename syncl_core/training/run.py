@@ -14,7 +14,7 @@ from torch import nn
 from syncl_core.checkpoint import save_checkpoint, start_from
 from syncl_core.config import SynclConfig
 from syncl_core.data.augment import blank, draw_grid_mask
-from syncl_core.data.clip_source import ClipSource
+from syncl_core.data.clip_source import ClipSource, images_of, key_frames_of
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader, next_clip
 from syncl_core.errors import InputError
@@ -49,6 +49,7 @@ class Run:
     distributed: nn.Module
     optimizer: torch.optim.Optimizer
     iterations: int
+    key_frames: str = ""  # what clips are made of, in words: a snapshot of others is refused
     encoded: EncodedFrames | None = None  # what a frozen encoder makes of key frames
 
 
@@ -71,7 +72,7 @@ def train(
     """
     workers = workers or Workers()
     dataset = ClipDataset(source, config)
-    run = make_run(config, folder, workers, len(dataset))
+    run = replace(make_run(config, folder, workers, len(dataset)), key_frames=key_frames_of(source))
     first, best = _resume(run) if resume else (0, float("-inf"))
     if start and not resume:
         tracker = whole_tracker(run.model.tracker)
@@ -109,7 +110,9 @@ def make_run(config: SynclConfig, folder: Path, workers: Workers, clips_per_epoc
         torch.manual_seed(config.train.seed)
         if config.train.spread_start:
             spread(tracker)  # first: what strategies draw must not make their trackers differ
-        model = ClipModel(tracker, Criterion(config)).to(workers.device)
+        criterion = Criterion(config)
+        torch.manual_seed(config.train.seed)  # nor their helpers
+        model = ClipModel(tracker, criterion).to(workers.device)
     prepare(tracker, config.train)
     set_training(model, config.train)
     torch.manual_seed(config.train.seed + workers.rank)  # dropout differs between processes
@@ -128,8 +131,8 @@ def with_kept_maps(run: Run, source: ClipSource, folder: Path, num_key_frames: i
     """With a frozen encoder, the run that keeps what it makes of the source's key frames in `folder`."""
     if not run.config.train.freeze_encoder:
         return run
-    frames = " ".join(f"{scene} {source.num_key_frames(scene)}" for scene in source.scene_names)
-    return replace(run, encoded=EncodedFrames(folder, whole_tracker(run.model.tracker), frames, num_key_frames))
+    tracker = whole_tracker(run.model.tracker)
+    return replace(run, encoded=EncodedFrames(folder, tracker, images_of(source), num_key_frames))
 
 
 def _iterate(
@@ -157,7 +160,8 @@ def _iterate(
 
     stopped = any_of(stop.is_set(), run.workers)
     last = done == run.iterations
-    if evaluate and config.evaluate_every and not stopped and (last or done % config.evaluate_every == 0):
+    # A run that has come to its end is never taken up again, so a stop must not cost it its last scores.
+    if evaluate and config.evaluate_every and (last or (not stopped and done % config.evaluate_every == 0)):
         best = _evaluate(run, evaluate, done, best, progress)
     if last or stopped or done % config.save_every == 0:
         _save(run, done, best)
@@ -224,13 +228,16 @@ def _save(run: Run, done: int, best: float) -> None:
     tracker = whole_tracker(run.model.tracker)
     states = {"model": whole(run.model.state_dict()), "optimizer": whole(run.optimizer.state_dict())}
     if run.workers.leads:
-        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, states, ranks, best)
+        # The snapshot last: who is killed between the two goes on from the older one, and comes by here again.
         save_checkpoint(run.folder / LAST, tracker)
+        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, run.key_frames, states, ranks, best)
 
 
 def _resume(run: Run) -> tuple[int, float]:
     """Take everything from the snapshot; returns the iteration to go on with, and the best score so far."""
-    content = snapshot.load_snapshot(run.folder / SNAPSHOT, run.config, run.workers.size)
+    path = run.folder / SNAPSHOT
+    content = snapshot.load_snapshot(path, run.config, run.workers.size)
+    snapshot.check_key_frames(path, content, run.key_frames)
     load_whole(run.model, content["model"])
     load_whole_optimizer(run.optimizer, content["optimizer"])
     snapshot.set_random_state(content["ranks"][run.workers.rank], run.workers.device)

@@ -3,6 +3,7 @@
 The random numbers of data are functions of the clip's number (data.clips), so they need no memory. Dropout's do.
 """
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -18,12 +19,16 @@ from syncl_core.weights import one_line
 FORMAT = "syncl-training-1"
 
 
-def save_snapshot(path: Path, iteration: int, config: SynclConfig, states: dict, ranks: list[dict], best: float):
-    """`iteration`: the next one. `states`: whole state_dicts by name; `ranks`: `random_state` of every process."""
+def save_snapshot(
+    path: Path, iteration: int, config: SynclConfig, key_frames: str, states: dict, ranks: list[dict], best: float
+) -> None:
+    """`iteration`: the next one. `key_frames`: those of the run, in words. `states`: whole state_dicts by name.
+    `ranks`: `random_state` of every process."""
     content = {
         "format": FORMAT,
         "iteration": iteration,
         "config": json.dumps(config_to_dict(config)),
+        "key_frames": _short(key_frames),
         "best": best,
         "ranks": ranks,
         **states,
@@ -49,6 +54,18 @@ def load_snapshot(path: Path, config: SynclConfig, processes: int) -> dict:
         if stored.get(key) != given.get(key) and key not in {f"train.{name}" for name in FREE_TO_CHANGE}:
             raise InputError(f"{path}: {key}: the run has {stored.get(key)}, the configuration {given.get(key)}")
     return content
+
+
+def check_key_frames(path: Path, content: dict, key_frames: str) -> None:
+    """Raises InputError if a snapshot's run learned from other scenes. Where they lie does not matter."""
+    if content.get("key_frames") != _short(key_frames):
+        raise InputError(
+            f"{path}: is of a run on other scenes; give the --data, --version and --split that it began with"
+        )
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

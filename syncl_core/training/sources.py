@@ -49,7 +49,7 @@ def evaluation_clips(
     """The scenes to evaluate on. Those of the world are first written as a nuScenes root: the metrics read tables."""
     if data != WORLD:
         return NuScenesClips(data, config, split, version)
-    root = folder / f"world-{split}"
+    root = folder / f"world-{split}-{config.image.width}"
     if workers.leads and not root.exists():
         from syncl_core.world.writer import WorldConfig, write_world
 

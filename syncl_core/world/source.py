@@ -98,6 +98,11 @@ class WorldSource:
         """Clips of so many scenes should come close together: making a scene ready costs time."""
         return self._kept_scenes
 
+    @property
+    def pictures(self) -> str:
+        """Which images: see `ClipSource`."""
+        return f"drawn {self.image_width} x {self.image_height}"
+
     def num_key_frames(self, scene: str) -> int:
         splits.seed_of(scene)
         return self._key_frames

@@ -24,9 +24,19 @@ from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS
 from syncl_core.training.comparison import conduct, cost, crew, page, tasks
 from syncl_core.training.comparison.page import direction, sparkline
-from syncl_core.training.comparison.study import Place, Study, choose_rows, load_study, planned, run_of, save_study
+from syncl_core.training.comparison.study import (
+    Place,
+    Study,
+    choose_rows,
+    file_digest,
+    load_study,
+    planned,
+    run_of,
+    save_study,
+)
 from syncl_core.training.distributed import Workers
 from syncl_core.training.run import make_run
+from syncl_core.world import writer
 
 CONFIGS = Path(__file__).parents[2] / "config"
 
@@ -112,10 +122,11 @@ def test_the_open_choices_fit_the_presets(name, capsys):
 
 
 def test_first_weights_and_clips_are_alike_in_all_rows(tmp_path):
-    """Whatever a strategy draws for its own parameters."""
-    base = toy_config(spread_start=True)
+    """Whatever a strategy draws for its own parameters; those of helping losses that all rows have, too."""
+    base = toy_config(spread_start=True, dense_weight=0.5)
     configs = [with_values(base, ABLATIONS[row].values) for row in choose_rows("4a,5/2")]
-    trackers = [make_run(config, tmp_path, Workers(), 1).model.tracker.state_dict() for config in configs]
+    models = [make_run(config, tmp_path, Workers(), 1).model for config in configs]
+    trackers = [{**model.tracker.state_dict(), **model.dense.state_dict(prefix="dense.")} for model in models]
     clips = [ClipDataset(ToySource(), config)[3] for config in configs]
     for tracker, clip in zip(trackers[1:], clips[1:], strict=True):
         assert tracker.keys() == trackers[0].keys() and clip.names == clips[0].names
@@ -137,6 +148,54 @@ def test_what_a_frozen_encoder_sees_is_kept_once_for_all_runs(tmp_path, monkeypa
     assert len({folder for folder, _ in asked}) == len(asked) > 1 and {shared for _, shared in asked} == {
         tmp_path / "encoded"
     }
+
+
+def test_rows_of_one_stage_have_baselines_of_their_own(tmp_path):
+    """Table 8 trains for longer, half of it on another detector: differences to Table 4a's baseline mean nothing."""
+    rows = choose_rows("8")
+    assert set(rows) == {f"table8/{number}" for number in range(1, 7)} and rows[:2] == ("table8/1", "table8/4")
+    assert choose_rows("8/6") == ("table8/4", "table8/6") and choose_rows("") == ("table4a/1",)
+    place = Place(data="world")
+    study = Study(config=SynclConfig(), rows=rows, seeds=(0, 1), training=place, evaluation=place)
+    for number, run in enumerate(planned(study)):
+        folder = tmp_path / run.folder
+        folder.mkdir(parents=True)
+        values = {"row": run.row, "seed": run.seed, "digest": run.digest, "version": "v", "device": "d"}
+        amota = 0.1 * int(run.row[-1]) + 0.01 * (number % 2)
+        (folder / "result.json").write_text(json.dumps(values | {"iterations": 5, "scores": {"amota": amota}}))
+    results = conduct.report(tmp_path, study)
+    means = {row: 100 * results["rows"][row]["differences"]["amota"]["mean"] for row in rows}
+    expected = {"table8/1": 0, "table8/2": 10, "table8/3": 20, "table8/4": 0, "table8/5": 10, "table8/6": 20}
+    assert means == pytest.approx(expected, abs=1.5)
+    text = (tmp_path / "results.md").read_text()
+    assert "| table8/6 | 48.1 (+4.3) |" in text and "| table8/3 | 42.4 (+5.9) |" in text and ", 24 epochs of " in text
+
+
+def test_a_start_that_changes_during_a_comparison_is_refused(tmp_path, monkeypatch):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(b"as it was")
+    monkeypatch.setattr(tasks, "train", lambda *where, **how: False)
+    monkeypatch.setattr(tasks, "training_source", lambda *_: ToySource())
+    place = Place(data="-")
+    study = Study(
+        **dict(config=toy_config(), rows=choose_rows("4a/5"), seeds=(0,), training=place, evaluation=place),
+        **dict(start=str(start), start_digest=file_digest(start)),
+    )
+    first, second = (conduct._task(tmp_path, run, place, place, study, "") for run in planned(study))
+    assert not first.run("cpu")
+    start.write_bytes(b"as it is now")
+    with pytest.raises(InputError, match="start.safetensors: has changed since the comparison began"):
+        second.run("cpu")
+
+
+def test_scenes_drawn_for_other_images_are_not_used(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(writer, "write_world", lambda root, config, bar: drawn.append((root.name, config.image_width)))
+    place = Place(data="world", split="train", scenes=2)
+    for width in (64, 96):
+        config = with_values(toy_config(), {"image": {"width": width}})
+        conduct._draw(tmp_path, Study(config=config, rows=(), seeds=(), training=place, evaluation=place))
+    assert drawn == [(f"world-train-2-{width}", width) for width in (64, 64, 96, 96)]
 
 
 def test_rows_nobody_asked_for_need_not_fit():
@@ -164,6 +223,7 @@ def test_rows_nobody_asked_for_need_not_fit():
         (["{config}", "-o", "{out}", "--set", "model.framework=none"], "{config}: model.framework: none has no tracks"),
         (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
         (["{config}", "-o", "{out}", "--data", "/d", "--train-scenes", "3"], "--train-scenes: only the world is drawn"),
+        (["{config}", "-o", "{out}", "--tables", "4a,8"], "--tables 8: these rows train for longer than others"),
         (["--report", "{out}"], "{out}/study.json: no such file"),
     ],
 )

@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from nuscenes_fixture import write_tiny_nuscenes
 from train_fixture import ToySource, toy_config
 
 from syncl_core.checkpoint import load_checkpoint, save_checkpoint
+from syncl_core.classes import CAMERAS
 from syncl_core.config import with_values
+from syncl_core.data.clip_source import images_of, key_frames_of
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
@@ -16,6 +19,7 @@ from syncl_core.tracking.build import build_tracker
 from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.progress import read_log
 from syncl_core.training.run import train
+from syncl_core.world.source import WorldSource
 
 FROZEN = {"freeze_encoder": True, "resize": [1.0, 1.0], "grid_mask": 0.0, "flip": 0.0, "iterations": 4, "save_every": 2}
 
@@ -156,6 +160,21 @@ def test_files_are_shared_by_who_sees_the_same(tmp_path, monkeypatch):
     brighter = with_values(config, {"image": {"mean": [1.0, 2.0, 3.0]}})
     EncodedFrames(tmp_path, build_tracker(brighter, 1).eval(), "toy", len(dataset))(clip)
     assert len(list(tmp_path.glob("*.f32"))) == 4
+
+
+def test_other_images_of_the_same_key_frames_have_maps_of_their_own(tmp_path):
+    """The same scenes drawn at another width, the endless world and what was written of it, another folder."""
+    worlds = [WorldSource("val", num_scenes=1, image_width=width) for width in (160, 160, 176)]
+    assert images_of(worlds[0]) == images_of(worlds[1]) != images_of(worlds[2])
+    assert {key_frames_of(world) for world in worlds} == {"world-val-00 40"}
+    config = with_values(toy_config(), {"rig": {"cameras": list(CAMERAS)}})
+    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+    from syncl_core.data.nuscenes_clips import NuScenesClips
+
+    roots = [write_tiny_nuscenes(tmp_path / name, sweeps_between=0) for name in ("here", "there")]
+    clips = [NuScenesClips(root, config) for root in (roots[0], roots[0], roots[1])]
+    assert images_of(clips[0]) == images_of(clips[1]) != images_of(clips[2])
+    assert key_frames_of(clips[0]) == key_frames_of(clips[2])
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):

@@ -18,9 +18,13 @@ from syncl_core.checkpoint import load_checkpoint, save_checkpoint
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
+from syncl_core.losses.criterion import Criterion
 from syncl_core.tracking.build import build_tracker
+from syncl_core.training import run, snapshot
+from syncl_core.training.clip_model import ClipModel
 from syncl_core.training.progress import read_log
 from syncl_core.training.run import train
+from syncl_core.training.shares import clip_gradients
 
 HELPERS = Path(__file__).parent
 
@@ -162,6 +166,71 @@ def test_another_configuration_is_another_run(tmp_path, change, message):
     assert train(with_values(config, {"train": {"workers": 1, "save_every": 5}}), ToySource(), tmp_path, resume=True)
 
 
+def test_other_scenes_are_another_run(tmp_path):
+    """A forgotten --data would go on with another data set, and with other numbers of clips."""
+    config = toy_config(iterations=2, clip_length=1, syncl=False)
+    assert train(config, ToySource(), tmp_path)
+    for other in (ToySource(scenes=("toy-0", "toy-2")), ToySource(key_frames=3)):
+        with pytest.raises(InputError, match=r"last.pt: is of a run on other scenes; give the --data"):
+            train(config, other, tmp_path, resume=True)
+    assert train(config, ToySource(), tmp_path, resume=True)
+
+
+def test_killed_between_the_two_files_of_its_end_a_run_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    """Weights newer than the snapshot are made again, from the older one; the other way round they would be lost."""
+    torch.set_num_threads(1)
+    config = toy_config(iterations=4, save_every=3)
+    assert train(config, ToySource(), tmp_path / "whole")
+
+    def killed(path, done, *rest):
+        if done == 4:
+            raise KeyboardInterrupt
+        save(path, done, *rest)
+
+    save = snapshot.save_snapshot
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(snapshot, "save_snapshot", killed)
+        train(config, ToySource(), tmp_path / "killed")
+    (tmp_path / "killed" / "last.safetensors").unlink()
+    assert train(config, ToySource(), tmp_path / "killed", resume=True)
+    first, second = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "killed"))
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_stop_in_the_last_iteration_does_not_cost_the_last_scores(tmp_path, monkeypatch):
+    scored = []
+
+    def evaluate(tracker, done: int) -> dict[str, float]:
+        scored.append(done)
+        return {"score": 0.0}
+
+    stopped = []
+    monkeypatch.setattr(run, "any_of", lambda flag, workers: stopped.append(1) or len(stopped) == 4)
+    config = toy_config(iterations=4, evaluate_every=2)
+    assert train(config, ToySource(), tmp_path, evaluate=evaluate)
+    assert scored == [2, 4]
+
+
+def test_what_training_leaves_behind_does_not_shrink_the_trackers_steps():
+    """Two parts, each scaled down by its own norm: a huge gradient of the contrastive network changes no tracker."""
+    config = toy_config()
+    model = ClipModel(build_tracker(config), Criterion(config))
+    tracker, helpers = model.parts()
+    assert {id(p) for part in (tracker, helpers) for p in part} == {id(p) for p in model.parameters()}
+    assert {id(p) for p in tracker} == {id(p) for p in model.tracker.parameters()}
+    for parameter in tracker:
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    for parameter in helpers:
+        parameter.grad = torch.full_like(parameter, 1e6)
+    norms = [clip_gradients(part, 35.0) for part in model.parts()]
+    assert norms[0] < 35.0 < norms[1]
+    assert all(torch.equal(p.grad, torch.full_like(p, 1e-3)) for p in tracker)
+    assert torch.stack([p.grad.norm() for p in helpers]).norm().item() == pytest.approx(35.0, rel=1e-3)
+    plain = toy_config(syncl=False)
+    assert len(ClipModel(build_tracker(plain), Criterion(plain)).parts()) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", None])
 def test_a_torn_or_foreign_snapshot_is_named(tmp_path, content):
     path = tmp_path / "last.pt"
@@ -172,7 +241,6 @@ def test_a_torn_or_foreign_snapshot_is_named(tmp_path, content):
 
 def test_training_is_the_ordinary_unroll(tmp_path):
     """The tracker in the loop sees what inference sees: with the truth's decisions its state holds the truth's ids."""
-    from syncl_core.losses.criterion import Criterion
     from syncl_core.tracking.base import assigned
 
     config, source = toy_config(), ToySource()

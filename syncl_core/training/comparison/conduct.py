@@ -18,10 +18,10 @@ from syncl_core.training.comparison.crew import Task, conduct, locked
 from syncl_core.training.comparison.page import to_markdown
 from syncl_core.training.comparison.results import collect, write_results
 from syncl_core.training.comparison.study import (
-    BASELINE,
     Place,
     PlannedRun,
     Study,
+    baseline_of,
     detector_run,
     planned,
     run_of,
@@ -84,11 +84,10 @@ def _draw(folder: Path, study: Study) -> tuple[Place, Place]:
     places = []
     for place, seconds, drawn in ((study.training, 20.0, study.training.scenes), (study.evaluation, 10.0, True)):
         if place.data == WORLD and drawn:
-            count = f"-{place.scenes}" if place.scenes else ""
-            root = folder / f"world-{place.split}{count}"
+            count, width = f"-{place.scenes}" if place.scenes else "", study.config.image.width
+            root = folder / f"world-{place.split}{count}-{width}"
             if not root.exists():
                 print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
-                width = study.config.image.width
                 config = WorldConfig(
                     split=place.split, scenes=place.scenes, seconds=seconds, image_width=width, sweeps=False
                 )
@@ -108,13 +107,14 @@ def _task(folder: Path, run: PlannedRun, training: Place, evaluation: Place, stu
     places = {"training": training, "evaluation": evaluation}
     return TrainTask(
         **{"planned": run, "folder": folder / run.folder, "start": start, "version": version, **places},
+        start_digest="" if study.detector else study.start_digest,
         encoded=folder / ENCODED,
     )
 
 
 def _detector_task(folder: Path, study: Study, training: Place, evaluation: Place, version: str) -> TrainTask:
     task = _task(folder, detector_run(study), training, evaluation, study, version)
-    return replace(task, folder=folder / "detector", start=study.start)
+    return replace(task, folder=folder / "detector", start=study.start, start_digest="")
 
 
 def _cost_tasks(folder: Path, study: Study, training: Place, evaluation: Place) -> list[CostTask]:
@@ -122,7 +122,7 @@ def _cost_tasks(folder: Path, study: Study, training: Place, evaluation: Place) 
     tasks = {}
     for row in study.rows:
         for seed in study.seeds:
-            run, baseline = run_of(study, row, seed), run_of(study, BASELINE, seed)
+            run, baseline = run_of(study, row, seed), run_of(study, baseline_of(row), seed)
             places = {"folder": folder / run.folder, "baseline_folder": folder / baseline.folder}
             data = {"training": training, "evaluation": evaluation, "encoded": folder / ENCODED}
             task = CostTask(planned=run, baseline=baseline, **places, **data)

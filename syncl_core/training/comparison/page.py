@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from syncl_core.training.ablations import ABLATIONS
-from syncl_core.training.comparison.study import BASELINE, Place, Study
+from syncl_core.training.comparison.study import Place, Study, baseline_of, run_of
 
 _PERCENT = ("amota", "recall", "nds", "map")
 _HEADERS = {"amota": "AMOTA %", "amotp": "AMOTP m", "recall": "recall %", "ids": "IDS", "nds": "NDS %", "map": "mAP %"}
@@ -90,12 +90,12 @@ def _scores(rows: Sequence[str], results: dict) -> list[str]:
 
 def _against_paper(rows: Sequence[str], results: dict) -> list[str]:
     """The paper's figures with their differences to its baseline, then our differences."""
-    base, baseline = ABLATIONS[BASELINE], results["rows"][BASELINE]["runs_of"]
     names = [_HEADERS[name] for name in _IN_PAPER]
     lines = [f"| against the baseline | {' | '.join(f'{name}: paper | ours | way' for name in names)} |"]
     lines += ["|---|" + "---:|---:|---|" * len(names)]
     for row in rows:
-        cells, is_baseline = [], results["rows"][row]["runs_of"] == baseline
+        base, cells = baseline_of(row), []
+        is_baseline = results["rows"][row]["runs_of"] == results["rows"][base]["runs_of"]
         for name in _IN_PAPER:
             figure, ours = getattr(ABLATIONS[row], name), results["rows"][row]["differences"][name]
             digits = 3 if name == "amotp" else 1
@@ -104,7 +104,7 @@ def _against_paper(rows: Sequence[str], results: dict) -> list[str]:
             elif figure is None:
                 cells += ["", _cell(ours, name, signed=True), ""]
             else:
-                more = figure - getattr(base, name)
+                more = figure - getattr(ABLATIONS[base], name)
                 said = f"{figure:.{digits}f} ({more:+.{digits}f})"
                 cells += [said, _cell(ours, name, signed=True), direction(more, ours)]
         lines.append(f"| {row} | {' | '.join(cells)} |")
@@ -112,11 +112,11 @@ def _against_paper(rows: Sequence[str], results: dict) -> list[str]:
 
 
 def _costs(rows: Sequence[str], results: dict) -> list[str]:
-    base = results["rows"][BASELINE]["cost"]
     lines = ["| row | step, s | over the baseline's | peak memory, MB | over the baseline's | step in the runs, s |"]
     lines += ["|---|---:|---:|---:|---:|---:|"]
     for row in _networks(rows, results):
-        cost, cells = results["rows"][row]["cost"], ["-"] * 4
+        cost, base = (results["rows"][name]["cost"] for name in (row, baseline_of(row)))
+        cells = ["-"] * 4
         if cost:
             cells = [f"{cost['step_seconds']:.3f}", f"{cost['step_ratio']:.2f} +- {cost['step_ratio_spread']:.2f}"]
             cells += [f"{cost['memory_mb']:.0f}", _over(cost["memory_mb"], base and base["memory_mb"])]
@@ -199,9 +199,8 @@ def _budget(study: Study, runs: Sequence[dict]) -> list[str]:
 
 
 def _length(study: Study) -> str:
-    if study.config.train.iterations:
-        return f"{study.config.train.iterations} iterations"
-    return f"{study.config.train.epochs} epochs"
+    train = run_of(study, study.rows[0], study.seeds[0]).config.train  # Table 8 has a length of its own
+    return f"{train.iterations} iterations" if train.iterations else f"{train.epochs} epochs"
 
 
 def _training(study: Study) -> str:

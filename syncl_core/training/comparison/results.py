@@ -11,7 +11,7 @@ from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
 from syncl_core.training.comparison.cost import COST
 from syncl_core.training.comparison.crew import ERROR
-from syncl_core.training.comparison.study import BASELINE, PlannedRun, Study, detector_run, planned, run_of
+from syncl_core.training.comparison.study import PlannedRun, Study, baseline_of, detector_run, planned, run_of
 from syncl_core.training.comparison.tasks import RESULT
 from syncl_core.training.progress import LOG, read_log
 
@@ -48,7 +48,7 @@ def collect(folder: Path, study: Study) -> dict:
     rows = {}
     for row in study.rows:
         of_row = [runs[run_of(study, row, seed).folder] for seed in study.seeds]
-        baseline = [runs[run_of(study, BASELINE, seed).folder] for seed in study.seeds]
+        baseline = [runs[run_of(study, baseline_of(row), seed).folder] for seed in study.seeds]
         rows[row] = _row_values(of_row, baseline) | {"runs_of": run_of(study, row, study.seeds[0]).row}
     results = {
         "config": config_to_dict(study.config),

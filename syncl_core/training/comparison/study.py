@@ -14,7 +14,6 @@ from syncl_core.io.files import write_text
 from syncl_core.train_config import FREE_TO_CHANGE
 from syncl_core.training.ablations import ABLATIONS, ablated
 
-BASELINE = "table4a/1"
 STUDY = "study.json"
 
 
@@ -33,7 +32,7 @@ class Study:
     """Everything that decides about numbers."""
 
     config: SynclConfig  # of all rows; a row's keys go over it
-    rows: tuple[str, ...]  # of ABLATIONS; the baseline is among them
+    rows: tuple[str, ...]  # of ABLATIONS; their baselines are among them
     seeds: tuple[int, ...]
     training: Place
     evaluation: Place
@@ -61,11 +60,11 @@ class PlannedRun:
 
 
 def choose_rows(tables: str) -> tuple[str, ...]:
-    """Rows by tables and rows, as "4a,4b,5" or "4a/1,open"; the baseline comes first, always.
+    """Rows by tables and rows, as "4a,4b,5" or "4a/1,open"; what they are compared with comes first, always.
 
     Raises InputError for what is not there.
     """
-    chosen = [BASELINE]
+    chosen = []
     for item in filter(None, (part.strip() for part in tables.split(","))):
         item = item.removeprefix("table")
         names = (item, f"table{item}")
@@ -74,7 +73,16 @@ def choose_rows(tables: str) -> tuple[str, ...]:
             known = ", ".join(dict.fromkeys(name.split("/")[0].removeprefix("table") for name in ABLATIONS))
             raise InputError(f"--tables {item}: unknown; tables: {known}; rows look like 4a/2, see --list")
         chosen += found
-    return tuple(dict.fromkeys(chosen))
+    baselines = dict.fromkeys(map(baseline_of, chosen)) or {baseline_of(""): None}
+    return tuple(baselines | dict.fromkeys(chosen))
+
+
+def baseline_of(row: str) -> str:
+    """What a row is compared with, as in the paper: in Table 8 detectors and lengths are others than elsewhere."""
+    table, _, number = row.partition("/")
+    if table == "table8":
+        return "table8/4" if number in ("4", "5", "6") else "table8/1"
+    return "table4a/1"
 
 
 @functools.cache

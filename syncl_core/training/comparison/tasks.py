@@ -12,7 +12,7 @@ from syncl_core.checkpoint import load_checkpoint
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
-from syncl_core.training.comparison.study import Place, PlannedRun, first_difference
+from syncl_core.training.comparison.study import Place, PlannedRun, file_digest, first_difference
 from syncl_core.training.distributed import join
 from syncl_core.training.evaluate import Evaluation
 from syncl_core.training.progress import LOG, read_log
@@ -32,6 +32,7 @@ class TrainTask:
     evaluation: Place
     start: str
     version: str
+    start_digest: str = ""  # what the file to start from was when the comparison began; "" = it is the comparison's own
     encoded: Path | None = None  # where runs share what their frozen encoder makes of key frames
 
     @property
@@ -59,6 +60,8 @@ class TrainTask:
         place = self.training
         source = training_source(place.data, place.version, place.split, config, workers)
         resume = (self.folder / SNAPSHOT).is_file()
+        if not resume and self.start_digest and file_digest(self.start) != self.start_digest:
+            raise InputError(f"{self.start}: has changed since the comparison began; all rows must start from the same")
         if not train(*(config, source, self.folder, workers), resume=resume, start=self.start, encoded=self.encoded):
             return False
         clips = NuScenesClips(self.evaluation.data, config, self.evaluation.split, self.evaluation.version)
