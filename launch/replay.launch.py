@@ -2,11 +2,15 @@
 
 The bag starts when the node is active: loading the network takes seconds, in which frames would be lost.
 `player:=rosbag2` is `ros2 bag play`; `player:=project` is this project's own player, which needs no rosbag2 and waits
-for everybody; `auto` takes rosbag2 where it is installed. Every set is processed, however long it takes.
+for everybody; `auto` takes rosbag2 where it is installed. Every set is processed, however long it takes: rosbag2 is
+told to wait for the node, and to offer reliably what that listens to, whatever was offered when it was recorded.
 """
 
 import os
+import tempfile
+from pathlib import Path
 
+import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -25,6 +29,9 @@ from launch_ros.event_handlers import OnStateTransition
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
 CLOCK_HZ = "100"
+START_DELAY = "1.0"  # seconds until rosbag2's publishers have found the node
+LOSSLESS = {"history": "keep_all", "reliability": "reliable", "durability": "volatile"}
+HEARD = (*(f"sensor_msgs/msg/{kind}" for kind in ("Image", "CompressedImage", "CameraInfo")), "nav_msgs/msg/Odometry")
 READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
 SAY_FINISHED = [
     *("ros2", "topic", "pub", "--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable"),
@@ -78,8 +85,8 @@ def _player(context: LaunchContext) -> list:
     play = ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ),
-            *("--read-ahead-queue-size", READ_AHEAD, "--start-offset", value("start_offset")),
-            *("--disable-keyboard-controls", *loop),
+            *("--read-ahead-queue-size", READ_AHEAD, "--start-offset", value("start_offset"), "--delay", START_DELAY),
+            *("--disable-keyboard-controls", *_lossless(value("bag")), *loop),
         ],
         output="screen",
     )
@@ -89,6 +96,19 @@ def _player(context: LaunchContext) -> list:
         RegisterEventHandler(OnStateTransition(goal_state="active", handle_once=True, entities=[play])),
         RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[finished])),
     ]
+
+
+def _lossless(bag: str) -> list[str]:
+    """Options for `ros2 bag play`; none for a file without the metadata that tells its topics."""
+    try:
+        metadata = yaml.safe_load((Path(bag) / "metadata.yaml").read_text(encoding="utf-8"))
+        topics = [t["topic_metadata"] for t in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]]
+        heard = [topic["name"] for topic in topics if topic["type"] in HEARD or topic["name"] == "/tf"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    with tempfile.NamedTemporaryFile("w", prefix="syncl_qos_", suffix=".yaml", delete=False) as file:
+        yaml.safe_dump({name: LOSSLESS for name in heard}, file)
+    return ["--qos-profile-overrides-path", file.name]
 
 
 def _has_rosbag2() -> bool:

@@ -8,15 +8,18 @@ import os
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
+from syncl_core.classes import CAMERAS
+from syncl_core.io.topics import frame_of
 from syncl_ros.vehicle import load_vehicle
 
 CONFIG = os.path.join(get_package_share_directory("syncl_ros"), "config")
+RVIZ_TOPICS = ("markers", *(f"debug/image/{frame_of(camera)}" for camera in CAMERAS))  # of the tracker
 
-# Given arguments win over the parameter file; empty ones leave it alone. The names are those of the node's parameters.
+# Given arguments win over the parameter file, and both over the vehicle file; empty ones say nothing. These names are
+# those of the node's parameters.
 NODE_ARGUMENTS = {
     "vehicle": "YAML file of the vehicle, or the name of one in config/vehicles",
     "config": "YAML file that defines the tracker",
@@ -26,7 +29,7 @@ NODE_ARGUMENTS = {
     "autostart": "false: wait for lifecycle transitions",
 }
 OTHER_ARGUMENTS = {
-    "params_file": (os.path.join(CONFIG, "tracker.yaml"), "parameters of the node"),
+    "params_file": ("", "parameters of the node (config/tracker.yaml lists all): only what you change"),
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("false", "take the time from /clock"),
     "log_level": ("info", "debug, info, warn or error"),
@@ -35,7 +38,7 @@ OTHER_ARGUMENTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*arguments(), *middleware_environment(), OpaqueFunction(function=tracker), rviz()])
+    return LaunchDescription([*arguments(), *middleware_environment(), OpaqueFunction(function=nodes)])
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -62,34 +65,45 @@ def middleware_environment() -> list[SetEnvironmentVariable]:
     return [SetEnvironmentVariable(name, value) for name, value in values.items()]
 
 
-def rviz() -> Node:
-    return Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", os.path.join(CONFIG, "tracks.rviz")],
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+def nodes(context: LaunchContext) -> list[Node]:
+    """The tracker, and RViz if it is wanted."""
+    values = {name: LaunchConfiguration(name).perform(context) for name in (*NODE_ARGUMENTS, *OTHER_ARGUMENTS)}
+    vehicle = load_vehicle(values["vehicle"]) if values["vehicle"] else None
+    remaps = sorted(vehicle.remaps.items()) if vehicle else []
+    fixed_frame = vehicle.parameters.get("fixed_frame", "odom") if vehicle else "odom"
+    return [tracker(values, remaps), *([rviz(values, remaps, fixed_frame)] if _true(values["rviz"]) else [])]
+
+
+def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleNode:
+    """The node, with the arguments that were given."""
+    given = {name: values[name] for name in NODE_ARGUMENTS if values[name]}
+    if "autostart" in given:
+        given["autostart"] = _true(given["autostart"])
+    file = [values["params_file"]] if values["params_file"] else []
+    return LifecycleNode(
+        package="syncl_ros",
+        executable="tracker",
+        name="tracker",
+        namespace=values["namespace"],
+        parameters=[*file, {**given, "use_sim_time": _true(values["use_sim_time"])}],
+        remappings=remaps,
+        ros_arguments=["--log-level", values["log_level"]],
+        output="screen",
     )
 
 
-def tracker(context: LaunchContext) -> list[LifecycleNode]:
-    """The node, with the arguments that were given. An empty one says nothing, as parameters have defaults."""
+def rviz(values: dict[str, str], remaps: list[tuple[str, str]], fixed_frame: str) -> Node:
+    """It shows /tracker/...: where the tracker has a namespace, what it publishes there."""
+    if namespace := values["namespace"].strip("/"):
+        remaps = [*remaps, *((f"/tracker/{topic}", f"/{namespace}/tracker/{topic}") for topic in RVIZ_TOPICS)]
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", os.path.join(CONFIG, "tracks.rviz"), "-f", fixed_frame],
+        parameters=[{"use_sim_time": _true(values["use_sim_time"])}],
+        remappings=remaps,
+    )
 
-    def value(name: str) -> str:
-        return LaunchConfiguration(name).perform(context)
 
-    given = {name: value(name) for name in NODE_ARGUMENTS if value(name)}
-    if "autostart" in given:
-        given["autostart"] = given["autostart"].lower() == "true"
-    return [
-        LifecycleNode(
-            package="syncl_ros",
-            executable="tracker",
-            name="tracker",
-            namespace=value("namespace"),
-            parameters=[value("params_file"), {**given, "use_sim_time": value("use_sim_time").lower() == "true"}],
-            remappings=sorted(load_vehicle(given["vehicle"]).remaps.items()) if "vehicle" in given else [],
-            ros_arguments=["--log-level", value("log_level")],
-            output="screen",
-        )
-    ]
+def _true(text: str) -> bool:
+    return text.lower() == "true"

@@ -100,7 +100,7 @@ class Parameters:
         patterns = [re.compile(re.sub("<[a-z]+>", "[^.]+", re.escape(name))) for name in known]
         for name in self._node._parameter_overrides:
             fits = any(pattern.fullmatch(name) for pattern in patterns)
-            if not fits and name not in _DECLARED_BY_RCLPY and not name.startswith("qos_overrides."):
+            if not fits and name not in _DECLARED_BY_RCLPY:
                 raise InputError(f"parameter {name}: unknown; {_hint(name, known)}")
 
     def _reject_unknown_members(self, config: SynclConfig) -> None:

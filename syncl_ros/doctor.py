@@ -7,6 +7,7 @@ suggested time offsets, calibrations, transforms, QoS. Exit code 1 if something 
 import argparse
 import threading
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -24,14 +25,16 @@ from syncl_ros.calibration import load_calibration
 from syncl_ros.declare import Parameters
 from syncl_ros.qos import explain_missing_pose, image_qos, odometry_qos, transform_qos, why_silent
 from syncl_ros.sources import camera_input, check_odometry
+from syncl_ros.vehicle import load_vehicle
 from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
 
 
 class Ears(Node):
-    """Subscribes as the tracker would."""
+    """Subscribes as the tracker would, with the vehicle's `remaps`, which the launch file gives to that."""
 
-    def __init__(self):
-        super().__init__("doctor")
+    def __init__(self, remaps: Mapping[str, str]):
+        rules = [text for name, other in remaps.items() for text in ("-r", f"{name}:={other}")]
+        super().__init__("doctor", cli_args=["--ros-args", *rules] if rules else None)
         parameters = Parameters(self)
         self.params = parameters.node
         given = self.params
@@ -61,10 +64,11 @@ class Ears(Node):
         for camera, heard in self.heard.cameras.items():
             if not heard.stamps_ns:
                 plan, asked = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
-                publishers = self.get_publishers_info_by_topic(self.resolve_topic_name(plan.image_topic))
+                topic = self.resolve_topic_name(plan.image_topic)  # as remapped
+                publishers = self.get_publishers_info_by_topic(topic)
                 kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
                 parameter = f"image_topic or cameras.{frame_of(camera)}.image_topic"
-                heard.silence = why_silent(plan.image_topic, kind, asked, publishers, parameter)
+                heard.silence = why_silent(topic, kind, asked, publishers, parameter)
         self.heard.no_pose = explain_missing_pose(self, self.params)
 
     def _image(self, camera: str, message) -> None:
@@ -135,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
 def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
     if not 0.1 <= seconds <= 3600:
         raise InputError(f"--seconds {seconds:g}: expected 0.1 to 3600")
-    ears = Ears()
+    ears = Ears(_remaps())
     executor = SingleThreadedExecutor()
     executor.add_node(ears)
     end = time.monotonic() + seconds
@@ -150,6 +154,14 @@ def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
     print(f"{bad} to change" if bad else "all is well")
     ears.destroy_node()
     return findings
+
+
+def _remaps() -> dict[str, str]:
+    """Of the vehicle. They belong to a node's birth, and only a node knows its parameters: another one asks first."""
+    node = Node("doctor")
+    vehicle = node.declare_parameter("vehicle", "").value
+    node.destroy_node()
+    return load_vehicle(vehicle).remaps if vehicle else {}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Job:
 
     t_ns: int
     closed_s: float  # steady time at which the set was complete
+    closed_ns: int  # the same on the sensors' clock
     frame_set: FrameSet | None = None  # None = predict the objects to t_ns
     between: bool = False  # a prediction between two sets, as publish_rate asks for; else there is no usable set
 
@@ -57,7 +58,7 @@ class Record:
     published_s: float | None = None  # steady time of the last message, those between two sets left out
     predicted_s: float = 0.0  # steady time of the last message between two sets
     processed_s: float = 0.0  # steady time at which the last processed set was published
-    closed_s: float = 0.0  # steady time at which the last processed set was complete
+    closed_ns: int = 0  # on the sensors' clock, when the last processed set was complete
     delayed_since_s: float | None = None  # steady time of the first of the sets that are late in a row
     last_t_ns: int | None = None  # of the last processed set
     told_ns: int | None = None  # stamp of the last message, predictions included
@@ -195,7 +196,7 @@ class Engine:
         cameras = zip(self.config.rig.cameras, job.frame_set.views, strict=True)
         record.absent = tuple(camera for camera, view in cameras if view is None)
         record.coasting, record.published_s, record.processed_s = False, now_s, now_s
-        record.last_t_ns, record.told_ns, record.closed_s = job.t_ns, job.t_ns, job.closed_s
+        record.last_t_ns, record.told_ns, record.closed_ns = job.t_ns, job.t_ns, job.closed_ns
 
 
 def _warm_up(tracker: Tracker, config: SynclConfig, device: str) -> float:

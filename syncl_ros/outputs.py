@@ -52,7 +52,7 @@ class Outputs:
         for camera in config.rig.cameras:
             if camera not in self._pictures:
                 topic = f"~/debug/image/{frame_of(camera)}"
-                self._pictures[camera] = self._advertise(messages.IMAGE, topic, conversions.sensor_data(1))
+                self._pictures[camera] = self._advertise(messages.IMAGE, topic, conversions.reliable(1))
         info = label_info(conversions.make, config.tracking_classes, config.track.output_threshold)
         self._label_info.publish(info)
 
@@ -84,6 +84,9 @@ class Outputs:
                 pixels = draw_camera(view, objects, width=DEBUG_WIDTH)
             except InputError:
                 continue  # an unusable image has its own report
+            except Exception as error:  # a picture to look at must never stop the tracker
+                self._node.get_logger().error(f"no debug image: {error!r}", throttle_duration_sec=10.0)
+                continue
             height, width = pixels.shape[:2]
             image = RawImage(encoding="rgb8", data=pixels.tobytes(), width=width, height=height, step=3 * width)
             self._pictures[view.camera].publish(_raw_image(view.t_ns, frame_of(view.camera), image))

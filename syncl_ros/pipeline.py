@@ -32,6 +32,12 @@ BETWEEN = 0.9  # of the time between two sets may be filled with predictions
 QUIET_POLLS = 15  # in a row without a message: a finished player has nothing on the way any more
 
 
+def sensors_clock(node: Node) -> Callable[[], int]:
+    """Nanoseconds that pass as they do for the sensors: steady ones, or with `use_sim_time` those of the simulation."""
+    clock = node.get_clock()
+    return (lambda: clock.now().nanoseconds) if node.get_parameter("use_sim_time").value else time.monotonic_ns
+
+
 class Pipeline:
     """Raises InputError where the topics cannot be subscribed to. `enabled` False = sets are ignored.
 
@@ -63,7 +69,8 @@ class Pipeline:
         self._rates = Rates()
         self._attentive_since_s = time.monotonic()
         # A replay must not depend on how fast it is fed, so its clock stands: stamps alone close sets.
-        self._clock_ns = (lambda: 0) if self._replay else AttendedClock(LONGEST_STEP_NS)
+        self._sensors_ns = sensors_clock(node)
+        self._clock_ns = (lambda: 0) if self._replay else AttendedClock(LONGEST_STEP_NS, self._sensors_ns)
         self._published_s, self._published_ns = None, 0  # last message, and when it was noticed on that clock
         frames = {name: getattr(params, name) for name in ("fixed_frame", "base_frame", "output_frame")}
         self._intake = Intake(engine.config, self._clock_ns, **frames, ego_wait_s=params.ego_wait)
@@ -127,10 +134,10 @@ class Pipeline:
     def _submit_closed_sets(self) -> None:
         for frame_set in self._intake.poll():
             if self.enabled:
-                self._worker.submit(Job(t_ns=frame_set.t_ns, closed_s=time.monotonic(), frame_set=frame_set))
+                self._worker.submit(self._job(frame_set.t_ns, frame_set=frame_set))
         for missed in self._intake.take_missed():
             if self.enabled:
-                self._worker.offer(Job(t_ns=missed.t_ns, closed_s=time.monotonic()))
+                self._worker.offer(self._job(missed.t_ns))
         self._tell_crowded()
 
     def _tell_crowded(self) -> None:
@@ -157,7 +164,7 @@ class Pipeline:
         if self._player_done and self._quiet_polls >= QUIET_POLLS:
             self._player_done = False
             for frame_set in self._intake.finish():
-                self._worker.submit(Job(t_ns=frame_set.t_ns, closed_s=time.monotonic(), frame_set=frame_set))
+                self._worker.submit(self._job(frame_set.t_ns, frame_set=frame_set))
             self._worker.call_when_idle(lambda: self._on_played(True))
 
     def _coast_while_silent(self) -> None:
@@ -167,11 +174,10 @@ class Pipeline:
             return
         if record.published_s != self._published_s:
             self._published_s, self._published_ns = record.published_s, self._clock_ns()
-        now_s, period_s = time.monotonic(), max(sync.process_period, SHORTEST_COAST_SECONDS)
+        period_s = max(sync.process_period, SHORTEST_COAST_SECONDS)
         silent_s = (self._clock_ns() - self._published_ns) * 1e-9
         if silent_s > period_s + (0.0 if record.coasting else sync.timeout + SHORTEST_COAST_SECONDS):
-            t_ns = record.last_t_ns + round(1e9 * (now_s - record.closed_s))
-            self._worker.offer(Job(t_ns=t_ns, closed_s=now_s))
+            self._worker.offer(self._job(record.last_t_ns + self._sensors_ns() - record.closed_ns))
 
     def _predict_between(self) -> None:
         """Between two sets the objects move on, as often as publish_rate asks; while the network computes, none do.
@@ -181,11 +187,13 @@ class Pipeline:
         record, rate_hz = self._engine.record, self._live().params.publish_rate
         if not rate_hz or self._replay or not self.enabled or record.period_s is None or record.coasting:
             return
-        now_s = time.monotonic()
-        ahead_s, since_s = now_s - record.closed_s, now_s - max(record.published_s, record.predicted_s)
-        if since_s >= 1.0 / rate_hz - POLL_SECONDS / 2 and ahead_s < BETWEEN * record.period_s:
-            t_ns = record.last_t_ns + round(1e9 * ahead_s)
-            self._worker.offer(Job(t_ns=t_ns, closed_s=now_s, between=True))
+        ahead_ns = self._sensors_ns() - record.closed_ns
+        since_s = time.monotonic() - max(record.published_s, record.predicted_s)
+        if since_s >= 1.0 / rate_hz - POLL_SECONDS / 2 and ahead_ns < 1e9 * BETWEEN * record.period_s:
+            self._worker.offer(self._job(record.last_t_ns + ahead_ns, between=True))
+
+    def _job(self, t_ns: int, **more) -> Job:
+        return Job(t_ns=t_ns, closed_s=time.monotonic(), closed_ns=self._sensors_ns(), **more)
 
     def _player_finished(self, message: Bool) -> None:
         self._player_done = message.data

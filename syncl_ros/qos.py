@@ -77,5 +77,6 @@ def explain_missing_pose(node: Node, params: NodeParams) -> str:
     """Why the vehicle's pose does not come, and what to change. Asks the ROS graph."""
     odometry = params.ego_source == "odometry"
     topic, qos = (params.odometry_topic, odometry_qos(params)) if odometry else ("/tf", transform_qos(params))
-    publishers = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    topic = node.resolve_topic_name(topic)  # as remapped
+    publishers = node.get_publishers_info_by_topic(topic)
     return why_no_pose(topic, qos, publishers, f"{params.fixed_frame} -> {params.base_frame}")

@@ -93,7 +93,8 @@ class Sources:
         if seen.image_s is not None and not seen.calibrated:
             kind, topic = CameraInfo, seen.info_topic
             parameter = f"camera_info_topic or {prefix}.camera_info_topic"
-        publishers = self.node.get_publishers_info_by_topic(self.node.resolve_topic_name(topic))
+        topic = self.node.resolve_topic_name(topic)  # as remapped
+        publishers = self.node.get_publishers_info_by_topic(topic)
         return why_silent(topic, _TYPE_NAMES[kind], image_qos(self.params), publishers, parameter)
 
     def _subscribe_camera(self, camera: str) -> None:

@@ -30,7 +30,7 @@ class SyntheticRig:
     """Publishes until `stop`. All images are the same, which must be `model`'s size.
 
     A "jpeg" goes out as CompressedImage, pixels as Image. Before every image `on_sent(sweep, stamp in ns, due, now)` is
-    called; times are steady seconds.
+    called; times are steady seconds. `slowness`: so many seconds pass while stamps go on by one, as in a simulation.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class SyntheticRig:
         *,
         rate_hz: float = 12.0,
         cameras: Sequence[str] = CAMERAS,
+        slowness: float = 1.0,
         on_sent: Callable[[int, int, float, float], None] | None = None,
     ):
         self.silent: set[str] = set()  # cameras that send nothing
@@ -55,6 +56,7 @@ class SyntheticRig:
         self.sent_s: dict[int, float] = {}  # steady time at which the image with this stamp (ns) was given to DDS
         self._cameras = tuple(cameras)
         self._on_sent = on_sent
+        self._slowness = slowness
         self._image = image
         self._half = dataclasses.replace(image, data=image.data[: len(image.data) // 2])
         self._compressed = image.encoding == "jpeg"
@@ -114,10 +116,11 @@ class SyntheticRig:
                     if not self.pose_silent:
                         self._publish_pose(poses * POSE_SECONDS, wall_ns)
                     poses += 1
-                if self._stopping.wait(max(0.0, begin_s + due_s - time.monotonic())):
+                due_at_s = begin_s + self._slowness * due_s
+                if self._stopping.wait(max(0.0, due_at_s - time.monotonic())):
                     return
                 if camera not in self.silent:
-                    send_s = begin_s + due_s + self.late_s.get(camera, 0.0)
+                    send_s = due_at_s + self.late_s.get(camera, 0.0)
                     late.append((send_s, self.sweeps, *self._photograph(camera, due_s, wall_ns)))
                 now_s = time.monotonic()
                 for entry in [entry for entry in late if entry[0] <= now_s]:

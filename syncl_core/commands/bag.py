@@ -22,7 +22,6 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--version", default="", help="tables to use, such as v1.0-mini (default: the only one there)")
     parser.add_argument("--scene", default="", help="scene name (default: the only one there)")
     parser.add_argument("--no-sweeps", action="store_true", help="key frames only (2 Hz) instead of all frames (12 Hz)")
-    parser.add_argument("--distro", default="jazzy", help="ROS 2 release whose bag format to write (default: jazzy)")
     parser.add_argument("--overwrite", action="store_true", help="replace the bag if it exists")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the new bag")
     parser.set_defaults(run=run)
@@ -42,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
         args.scene or data.scene_names[0],
         args.output,
         sweeps=not args.no_sweeps,
-        distro=args.distro,
         overwrite=args.overwrite,
         progress=True,
     )

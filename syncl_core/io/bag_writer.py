@@ -13,6 +13,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from syncl_core.errors import InputError
 from syncl_core.io.bag_types import bag_types
 
+METADATA = 8  # QoS profiles as text: Humble reads nothing newer, and later releases still read it
 _UNSET = QosTime(0, 0)
 
 
@@ -27,13 +28,12 @@ class BagWriter:
     def __init__(
         self,
         path: str | Path,
-        distro: str = "jazzy",
         *,
         latched: Collection[str] = ("/tf_static",),
         overwrite: bool = False,
     ):
         self.path = Path(path).absolute()
-        self.types = bag_types(distro)
+        self.types = bag_types()
         self.latched = frozenset(latched)
         self.overwrite = overwrite
         self._temporary: Path | None = None
@@ -42,13 +42,11 @@ class BagWriter:
 
     def __enter__(self) -> "BagWriter":
         self._check_target()
-        # Humble reads QoS profiles as text (metadata version 8), later releases as a list (version 9).
-        version = 8 if self.types.distro == "humble" else 9
         with self._disk_errors_named():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The bag's own name is recorded inside it, so the temporary name is its parent's.
             self._temporary = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
-            self._writer = Writer(self._unfinished, version=version, storage_plugin=StoragePlugin.MCAP)
+            self._writer = Writer(self._unfinished, version=METADATA, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         return self
 

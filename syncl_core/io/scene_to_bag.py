@@ -53,7 +53,6 @@ def write_scene_bag(
     *,
     cameras: Sequence[str] = CAMERAS,
     sweeps: bool = True,
-    distro: str = "jazzy",
     overwrite: bool = False,
     progress: bool = False,
 ) -> SceneBag:
@@ -70,7 +69,7 @@ def write_scene_bag(
     poses = _poses(data, scene, samples, kept)
     seconds = (poses[-1][0] - poses[0][0]) / 1e9
     images = 0
-    with BagWriter(path, distro, overwrite=overwrite) as bag, _bar(scene, seconds, progress) as bar:
+    with BagWriter(path, overwrite=overwrite) as bag, _bar(scene, seconds, progress) as bar:
         make = bag.types.make
         streams = (
             _pose_events(poses, data.static_transforms(scene), make),

@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 
 class AttendedClock:
-    """Nanoseconds. It must be asked often; between two times it is asked, at most `longest_ns` pass."""
+    """Nanoseconds. It must be asked often; between two times it is asked, at most `longest_ns` pass.
+
+    It never goes back, even where `clock_ns` does: that of a simulation may begin anew.
+    """
 
     def __init__(self, longest_ns: int, clock_ns: Callable[[], int] = time.monotonic_ns):
         self._longest_ns = longest_ns
@@ -18,6 +21,6 @@ class AttendedClock:
 
     def __call__(self) -> int:
         asked_ns = self._clock_ns()
-        self._now_ns += min(asked_ns - self._asked_ns, self._longest_ns)
+        self._now_ns += max(0, min(asked_ns - self._asked_ns, self._longest_ns))
         self._asked_ns = asked_ns
         return self._now_ns

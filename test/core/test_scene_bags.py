@@ -276,7 +276,6 @@ def test_command_writes_a_bag_and_reports_it(root, tmp_path, capsys):
         (["nowhere"], "nowhere"),
         (["{root}"], "choose a scene with --scene: tiny-0001, tiny-0002"),
         (["{root}", "--scene", "scene-9999"], "scene-9999"),
-        (["{root}", "--scene", SCENES[0], "--distro", "gutsy"], "gutsy"),
     ],
 )
 def test_command_refuses_in_one_line(root, tmp_path, capsys, arguments, culprit):

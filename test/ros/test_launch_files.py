@@ -36,7 +36,7 @@ def test_there_is_a_launch_description(tree):
 
 def test_every_file_named_is_shipped(tree):
     for name in strings(tree):
-        if name.endswith((".yaml", ".rviz", ".xml")):
+        if name.endswith((".yaml", ".rviz", ".xml")) and name not in (".yaml", "metadata.yaml"):  # these are rosbag2's
             assert (ROOT / "config" / name).is_file(), name
         elif name.endswith(".launch.py") and " " not in name:
             assert (ROOT / "launch" / name).is_file(), name
@@ -77,7 +77,7 @@ def test_parameter_files_hold_known_parameters_only(name):
 
 def test_rviz_shows_what_is_published():
     from syncl_core.classes import CAMERAS
-    from syncl_core.io.topics import Topics
+    from syncl_core.io.topics import Topics, frame_of
 
     manager = yaml.safe_load((ROOT / "config" / "tracks.rviz").read_text())["Visualization Manager"]
     topics = {display["Topic"]["Value"] for display in manager["Displays"] if "Topic" in display}
@@ -85,7 +85,7 @@ def test_rviz_shows_what_is_published():
     assert topics == {
         "/tracker/markers",
         Topics().ground_truth_markers,
-        *(Topics().compressed_of(camera) for camera in CAMERAS),
+        *(f"/tracker/debug/image/{frame_of(camera)}" for camera in CAMERAS),  # raw: no transport plugin is needed
     }
 
 
@@ -108,7 +108,6 @@ def launch_file(monkeypatch):
         "launch": "LaunchContext LaunchDescription",
         "launch.actions": "DeclareLaunchArgument ExecuteProcess IncludeLaunchDescription OpaqueFunction "
         "RegisterEventHandler SetEnvironmentVariable",
-        "launch.conditions": "IfCondition",
         "launch.event_handlers": "OnProcessExit",
         "launch.launch_description_sources": "PythonLaunchDescriptionSource",
         "launch_ros": "",
@@ -148,14 +147,57 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     car = tmp_path / "car.yaml"
     car.write_text("remaps: {/tf: /car/tf}")
     module = launch_file("tracker")
-    (node,) = module.tracker(arguments_of(module, vehicle=str(car), autostart="false", device="cuda:0"))
+    (node,) = module.nodes(arguments_of(module, vehicle=str(car), autostart="false", device="cuda:0"))
     assert type(node).__name__ == "LifecycleNode" and node.kwargs["namespace"] == ""
-    file, given = node.kwargs["parameters"]
-    assert file == "/share/syncl_ros/config/tracker.yaml"
-    assert given == {"vehicle": str(car), "autostart": False, "device": "cuda:0", "use_sim_time": False}
+    given = {"vehicle": str(car), "autostart": False, "device": "cuda:0", "use_sim_time": False}
+    assert node.kwargs["parameters"] == [given]
     assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
-    (node,) = module.tracker(arguments_of(module))
-    assert node.kwargs["parameters"][1] == {"use_sim_time": False} and node.kwargs["remappings"] == []
+    (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml"))
+    assert node.kwargs["parameters"] == ["/mine.yaml", {"use_sim_time": False}] and node.kwargs["remappings"] == []
+
+
+def test_rviz_follows_the_vehicle_and_the_namespace(launch_file, tmp_path):
+    pytest.importorskip("rclpy")
+    car = tmp_path / "car.yaml"
+    car.write_text("fixed_frame: world\nremaps: {/tf: /car/tf}")
+    module = launch_file("tracker")
+    _, rviz = module.nodes(arguments_of(module, rviz="true"))
+    assert rviz.kwargs["arguments"][2:] == ["-f", "odom"] and rviz.kwargs["remappings"] == []
+    _, rviz = module.nodes(arguments_of(module, rviz="true", vehicle=str(car), namespace="/left", use_sim_time="True"))
+    assert rviz.kwargs["arguments"] == ["-d", "/share/syncl_ros/config/tracks.rviz", "-f", "world"]
+    assert rviz.kwargs["parameters"] == [{"use_sim_time": True}]
+    remaps = dict(rviz.kwargs["remappings"])
+    assert remaps["/tf"] == "/car/tf" and remaps["/tracker/markers"] == "/left/tracker/markers"
+    shown = yaml.safe_load((ROOT / "config" / "tracks.rviz").read_text())["Visualization Manager"]["Displays"]
+    topics = {display["Topic"]["Value"] for display in shown if "Topic" in display}
+    assert {topic for topic in topics if topic.startswith("/tracker/")} == remaps.keys() - {"/tf"}
+
+
+def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path):
+    """The file that `ros2 bag play` reads: what the node hears, in the words that rosbag2 knows."""
+    from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+
+    kinds = {"/cam/image": "sensor_msgs/msg/Image", "/cam/camera_info": "sensor_msgs/msg/CameraInfo"}
+    kinds |= {
+        "/tf": "tf2_msgs/msg/TFMessage",
+        "/tf_static": "tf2_msgs/msg/TFMessage",
+        "/rosout": "rcl_interfaces/msg/Log",
+    }
+    topics = [{"topic_metadata": {"name": name, "type": kind}} for name, kind in kinds.items()]
+    information = {"rosbag2_bagfile_information": {"topics_with_message_count": topics}}
+    (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(information))
+    module = launch_file("replay")
+    option, path = module._lossless(str(tmp_path))
+    assert option == "--qos-profile-overrides-path"
+    overrides = yaml.safe_load(Path(path).read_text())
+    Path(path).unlink()
+    assert overrides.keys() == {"/cam/image", "/cam/camera_info", "/tf"}
+    policies = {"history": QoSHistoryPolicy, "reliability": QoSReliabilityPolicy, "durability": QoSDurabilityPolicy}
+    for words in overrides.values():
+        profile = QoSProfile(**{name: policies[name].get_from_short_key(word) for name, word in words.items()})
+        assert profile.reliability == QoSReliabilityPolicy.RELIABLE and profile.history == QoSHistoryPolicy.KEEP_ALL
+    (tmp_path / "metadata.yaml").write_text("nothing")
+    assert module._lossless(str(tmp_path)) == module._lossless(str(tmp_path / "bag.mcap")) == []
 
 
 def test_a_middleware_profile_of_the_users_stays(launch_file, monkeypatch):

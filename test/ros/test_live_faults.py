@@ -51,6 +51,18 @@ def test_the_doctor_finds_what_is_wrong_with_a_vehicle(watcher, rig, tmp_path):
     assert any(line.startswith("ok") and "12." in line for line in said["CAM_BACK_LEFT"]), doctor.output()
 
 
+def test_the_doctor_hears_what_a_vehicle_remaps(watcher, rig, tmp_path):
+    """As the tracker does under the launch file."""
+    car = tmp_path / "car.yaml"
+    car.write_text("remaps: {/tf: /nobody_tf, /cam_back/image/compressed: /nobody_back}")
+    arguments = ("--seconds", "2", "--ros-args", "-p", f"vehicle:={car}")
+    with RosProcess("doctor", *arguments, env=environment(tmp_path, DOMAIN), folder=tmp_path) as doctor:
+        assert doctor.wait(60) == 1, doctor.output()
+    wrong = [line for line in doctor.output().splitlines() if line.startswith("CHANGE")]
+    assert any("nobody publishes /nobody_tf" in line for line in wrong), doctor.output()
+    assert any(line.startswith("CHANGE  CAM_BACK: ") and "/nobody_back" in line for line in wrong), doctor.output()
+
+
 def test_a_silent_camera_is_named_and_tracking_goes_on_without_it(watcher, rig):
     rig.silent.add("CAM_BACK")
     watcher.wait(lambda: state_of(watcher, "CAM_BACK") == "stale")

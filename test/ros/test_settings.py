@@ -9,15 +9,19 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+import rclpy
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from syncl_core import images
 from syncl_core.classes import CAMERAS
+from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
 from syncl_ros import approximate, conversions, encodings, reference
 from syncl_ros.calibration import load_calibration
+from syncl_ros.declare import Parameters
 from syncl_ros.params import CameraParams, NodeParams
 from syncl_ros.qos import mismatch, odometry_qos, why_no_pose, why_silent
 from syncl_ros.sources import camera_input
@@ -44,6 +48,36 @@ def test_a_vehicle_is_one_file_with_nested_names(tmp_path):
         "cameras.cam_front.stamp_offset": 0.02,
         "sync.max_spread": 0.08,
     }
+
+
+@pytest.mark.parametrize("name", ["template"])
+def test_the_node_of_the_launch_file_is_the_vehicles(name, domain):
+    """What the vehicle file says counts, but for what the user sets for the node."""
+    context = rclpy.Context()
+    given = ["-p", f"vehicle:={name}", "-p", "sync.max_spread:=0.07"]
+    rclpy.init(args=["--ros-args", *given], context=context, domain_id=domain)
+    node = Node("tracker", context=context)
+    parameters = Parameters(node)
+    config, cameras = parameters.configure(SynclConfig())
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    vehicle = load_vehicle(name).parameters
+    for key in ("image_transport", "image_topic", "camera_info_topic", "fixed_frame", "base_frame", "odometry_topic"):
+        assert getattr(parameters.node, key) == vehicle[key]
+    assert vehicle["image_transport"] == "raw"
+    assert cameras["CAM_FRONT"].image_topic == vehicle["cameras.cam_front.image_topic"]
+    assert (config.sync.min_cameras, config.sync.max_spread) == (vehicle["sync.min_cameras"], 0.07)
+
+
+@pytest.mark.parametrize("argument", ["qos_overrides./cam_front/image.subscription.reliability:=reliable"])
+def test_what_nobody_heeds_is_an_error(argument, domain):
+    context = rclpy.Context()
+    rclpy.init(args=["--ros-args", "-p", argument], context=context, domain_id=domain)
+    node = Node("tracker", context=context)
+    with pytest.raises(InputError, match="parameter qos_overrides.*: unknown"):
+        Parameters(node)
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize("name", ["nuscenes", "template"])
