@@ -171,9 +171,10 @@ def _write(
 
 
 def _convert(path: Path, config: SynclConfig | None) -> _Content:
+    tensors = read_pickle(path)
     if config is None:
         raise InputError("holds no configuration; give the one it was trained with")
-    converted = convert(read_pickle(path), config)
+    converted = convert(tensors, config)
     return _Content(tensors=converted.tensors, config=config, lacking=converted.lacking)
 
 

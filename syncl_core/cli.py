@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from syncl_core.commands import (
     ablate,
@@ -34,7 +34,7 @@ EXAMPLES = """examples:
   syncl doctor                                 what is missing on this machine
   syncl train config/petr_world_160x448.yaml -o out/run     train on the synthetic world
   syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml -o out/ablation    SynCL, row by row
-  syncl robustness out/world --checkpoint out/run/model.safetensors -o out/robustness    AMOTA with cameras missing
+  syncl robustness out/world --checkpoint out/run/last.safetensors -o out/robustness    AMOTA with cameras missing
 """
 
 
@@ -50,15 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (world, bag, track, evaluate, render, convert, models, bench, doctor, train, ablate, robustness):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
+    return exit_code(args.run, args)
+
+
+def exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C or SIGTERM interrupted it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     try:
-        return args.run(args)
+        return run(args)
     except InputError as error:
         print(f"syncl: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a name that is too long, a disk that fails
-        print(f"syncl: error: {error.filename or args.run.__module__}: {error.strerror or error}", file=sys.stderr)
+        print(f"syncl: error: {error.filename or run.__module__}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("syncl: interrupted", file=sys.stderr)

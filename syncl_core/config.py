@@ -103,11 +103,22 @@ _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 """4e-4 and the like, which YAML 1.1 takes for a word unless it has both a point and a sign: 4.0e-4."""
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which no key comes twice: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: str | Path) -> SynclConfig:
     """Read a YAML file over the defaults. Raises InputError naming the file and the key."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
     except OSError as error:
         raise InputError(f"{path}: cannot read the configuration: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -202,6 +213,8 @@ def check_config(config: SynclConfig) -> None:
         raise InputError("syncl.contrastive.features: detr3d has no norm after its decoder; set it to normed")
     if config.track.ego_update not in ("exact", "as_released"):
         raise InputError(f"track.ego_update: expected exact or as_released, got {config.track.ego_update!r}")
+    if not config.classes or len(set(config.classes)) < len(config.classes):
+        raise InputError(f"classes: expected one or more, each once, got {list(config.classes)}")
     if not 0 < config.num_tracking_classes <= len(config.classes):
         raise InputError(
             f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"

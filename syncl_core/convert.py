@@ -19,6 +19,7 @@ from syncl_core.weights import Tensors, check_tensors, list_names, read_pickle, 
 
 CLASS_LAYERS = r"pts_bbox_head\.cls_branches\.\d+\.6|STReasoner\.track_cls\.6"
 BOX_LAYERS = r"pts_bbox_head\.reg_branches\.\d+\.4|STReasoner\.track_reg\.6"
+OURS = "syncl-"  # how `format` begins in the metadata of this program's own files
 _COUNTER = ".num_batches_tracked"  # of batch norm: some files lack it, inference does not read it
 
 
@@ -37,7 +38,9 @@ def convert_file(path: str | Path, config: SynclConfig, mmdet3d: str = "") -> Co
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        tensors = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
+        tensors, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (read_pickle(path), {})
+        if metadata.get("format", "").startswith(OURS):
+            raise InputError("is a checkpoint of this program already; use it as it is")
         return convert(tensors, config, mmdet3d)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

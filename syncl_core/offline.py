@@ -49,6 +49,16 @@ def bag_frame_sets(
         on_problems(problems)
 
 
+def usable_scenes(data: NuScenesScenes, scenes: Iterable[str], config: SynclConfig) -> tuple[str, ...]:
+    """Those with a key frame that has enough images on disk: a root may be filled in part."""
+
+    def usable(scene: str) -> bool:
+        cameras, least = config.rig.cameras, config.sync.min_cameras
+        return any(len(data.cameras_on_disk(sample.token, cameras)) >= least for sample in data.samples(scene))
+
+    return tuple(filter(usable, scenes))
+
+
 def scene_frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig) -> Iterator[FrameSet]:
     """The key frames of a scene that have enough images. Raises InputError if none has."""
     count = 0

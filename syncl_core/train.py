@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from syncl_core.cli import exit_code
 from syncl_core.commands import train
-from syncl_core.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,11 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="syncl_core.train", epilog=train.EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     train.add_arguments(parser)
-    try:
-        return train.run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"syncl: error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(train.run, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

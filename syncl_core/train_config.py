@@ -29,7 +29,7 @@ class TrainConfig:
     warmup_start: float = 1 / 3
     final_lr_factor: float = 1e-3  # of learning_rate, at the end of the cosine
     max_gradient_norm: float = (
-        35.0  # gradients are scaled down to it: the tracker's together, and so what it leaves behind
+        35.0  # the tracker's gradient is scaled down to it; by itself, that of what it leaves behind
     )
     precision: str = "auto"  # of the network: bf16 (autocast), fp32, or auto: bf16 on a GPU, fp32 on a CPU
     freeze_backbone: bool = False  # the image backbone stays as it starts
@@ -92,6 +92,8 @@ def check_train(config: TrainConfig) -> None:
     ):
         if not 0 <= (value := getattr(config, key)) <= 1:
             raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
+    if config.seed >= 2**63:
+        raise InputError(f"train.seed: must be below 2^63, got {config.seed}")
     if config.precision not in ("auto", "bf16", "fp32"):
         raise InputError(f"train.precision: expected auto, bf16 or fp32, got {config.precision!r}")
     if config.engine not in ("ddp", "fsdp"):

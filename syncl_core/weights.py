@@ -13,6 +13,7 @@ from syncl_core.errors import InputError
 
 Tensors = dict[str, torch.Tensor]
 
+SNAPSHOT_FORMAT = "syncl-training-1"  # of what a training can go on from, see training/snapshot.py
 PICKLES = (".pth", ".pt", ".ckpt")
 
 
@@ -36,6 +37,8 @@ def read_pickle(path: Path) -> Tensors:
         raise InputError(_refusal(error)) from None
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(f"truncated or not a PyTorch file ({one_line(error)})") from None
+    if isinstance(content, dict) and content.get("format") == SNAPSHOT_FORMAT:
+        raise InputError("is a snapshot for --resume; its weights are in last.safetensors beside it")
     for key in ("state_dict", "model"):
         content = content.get(key, content) if isinstance(content, dict) else None
     if not _is_state_dict(content):

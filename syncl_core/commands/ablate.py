@@ -94,6 +94,10 @@ def _study(args: argparse.Namespace):
     config = with_values(with_settings(load_config(args.config), args.set), drawn)
     if config.model.framework == "none":
         raise InputError(f"{args.config}: model.framework: none has no tracks to compare; give a tracker")
+    if config.train.clip_length < 2:
+        raise InputError(
+            f"{args.config}: train.clip_length: a clip of one frame has no tracks to teach; give a tracker"
+        )
     evaluation = args.eval_data or args.data
     for name, data in {"train-scenes": args.data, "eval-scenes": evaluation}.items():
         if getattr(args, name.replace("-", "_")) and data != "world":

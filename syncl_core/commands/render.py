@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 320 <= args.width <= 8192 or not 0 <= args.fps <= 1000:
         raise InputError("--width must be within 320 and 8192 pixels, --fps within 0 and 1000")
+    if args.pictures == "none" and not args.video:
+        raise InputError("--pictures none: nothing would be written; give --video")
     config = _config(args)
     recording = open_recording(args.source, config, args.scene, args.version)
     tracks = read_tracks(args.tracks, recording.sample_times, args.topic) if args.tracks else None

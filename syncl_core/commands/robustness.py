@@ -57,12 +57,14 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.evaluation import robustness
     from syncl_core.evaluation.tracking import import_devkit
     from syncl_core.io.files import make_folder, refuse_existing, write_text
+    from syncl_core.offline import usable_scenes
     from syncl_core.runtime.session import TrackerSession
 
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
     conditions = _conditions(args, len(tracker.config.rig.cameras), robustness.Condition)
     data = NuScenesScenes(args.root, args.version)
-    scenes = data.split(args.split) if args.split else tuple(dict.fromkeys(args.scene)) or data.scene_names
+    asked = data.split(args.split) if args.split else tuple(dict.fromkeys(args.scene)) or data.scene_names
+    scenes = asked if args.scene else usable_scenes(data, asked, tracker.config) or asked
     texts, tables = Path(args.output) / "robustness.md", Path(args.output) / "robustness.json"
     if not args.overwrite:
         refuse_existing(texts, tables)

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
     parser.add_argument("--split", default="train", help="split to train on (default: train)")
     parser.add_argument("--eval-data", default="", metavar="NUSCENES", help="root to evaluate on (default: --data)")
-    parser.add_argument("--eval-split", default="val", help="split to evaluate on (default: val)")
+    parser.add_argument("--eval-split", default="", help="split to evaluate on (default: val)")
     parser.add_argument("--init", default="", metavar="FILE", help="weights to start from: ours or public ones")
     parser.add_argument("--resume", action="store_true", help="go on where OUT/last.pt was written")
     parser.add_argument("--maps", default="", metavar="FOLDER", help="where a frozen encoder's maps are kept (or OUT)")
@@ -61,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.config or not args.output:
         raise InputError("syncl train needs CONFIG and -o OUT; see syncl train --help")
     config, folder = _configuration(args), Path(args.output)
-    if args.maps and not config.train.freeze_encoder:
-        raise InputError("--maps: without train.freeze_encoder no feature maps are kept")
+    _check_arguments(args, config)
     _check_folder(folder, args.resume)
     workers = distributed.join(args.device)
     try:
@@ -85,7 +84,7 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
     evaluate = None
     if config.train.evaluate_every:
         root = args.eval_data or args.data
-        clips = evaluation_clips(root, args.version, args.eval_split, config, folder, workers)
+        clips = evaluation_clips(root, args.version, args.eval_split or "val", config, folder, workers)
         evaluate = Evaluation(clips, folder / "evaluations", workers)
     return train(
         *(config, source, folder, workers),
@@ -126,6 +125,27 @@ def with_settings(config, settings: list[str]):
             value = {part: value}
         config = with_values(config, value)
     return config
+
+
+def _check_arguments(args: argparse.Namespace, config) -> None:
+    """No switch may be given in vain, and nothing be drawn before what is missing is told."""
+    import sys
+    from pathlib import Path
+
+    from syncl_core.errors import InputError
+
+    train = config.train
+    if args.maps and not train.freeze_encoder:
+        raise InputError("--maps: without train.freeze_encoder no feature maps are kept")
+    for name in ("eval_data", "eval_split"):
+        if getattr(args, name) and not train.evaluate_every:
+            raise InputError(f"--{name.replace('_', '-')}: nothing is evaluated without --set train.evaluate_every=N")
+    if args.version and {args.data, args.eval_data or args.data} == {"world"}:
+        raise InputError("--version: the world has no versions; it is for a nuScenes root (--data)")
+    if args.init and not Path(args.init).is_file():
+        raise InputError(f"--init {args.init}: no such file")
+    if (train.freeze_encoder or train.freeze_backbone) and not (args.init or args.resume):
+        print("note: without --init what train.freeze_... keeps as it is is untrained", file=sys.stderr)
 
 
 def _check_folder(folder, resume: bool) -> None:

@@ -4,6 +4,7 @@ So neither the number of workers nor an interruption changes what a run sees. Nu
 iteration t of W processes with B clips each consists of numbers t * W * B to (t + 1) * W * B - 1.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from syncl_core.config import SynclConfig
 from syncl_core.data.augment import Augmentation, augmented_frame, draw_augmentation
@@ -52,7 +54,8 @@ class ClipDataset(Dataset):
 
     Of a source whose scenes are dear to open the order takes a few random scenes at a time: see `clip_source`.
     Clips at the start of a scene repeat its first frame. A clip with a frame nobody can be taught in is replaced by
-    another one, drawn by its number. Key frames that are `known`, by their number, have black images.
+    another one, drawn by its number; so is one with an unusable image, and a note tells. Key frames that are `known`,
+    by their number, have black images.
     """
 
     def __init__(
@@ -75,18 +78,21 @@ class ClipDataset(Dataset):
         return int(self._ends[-1])
 
     def __getitem__(self, number: int) -> Clip:
-        seed = self._config.train.seed
+        seed, problem = self._config.train.seed, "a frame without an object to learn; is the ground truth complete?"
         for attempt in range(_MOST_REDRAWS):
             if attempt == 0:
                 index = self._shuffled(number)
             else:
                 index = int(np.random.default_rng([seed, _REDRAW_KEY, number, attempt]).integers(len(self)))
-            clip = self._clip(index, number)
+            try:
+                clip = self._clip(index, number)
+            except InputError as error:  # one corrupt file must not end a training of days
+                problem = str(error)
+                tqdm.write(f"note: {problem}; another clip takes its place", file=sys.stderr)
+                continue
             if clip is not None:
                 return clip
-        raise InputError(
-            f"{_MOST_REDRAWS} clips in a row have a frame without an object to learn; is the ground truth complete?"
-        )
+        raise InputError(f"{_MOST_REDRAWS} clips in a row cannot be used, the last: {problem}")
 
     def _shuffled(self, number: int) -> int:
         epoch, position = divmod(number, len(self))

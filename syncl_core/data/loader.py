@@ -1,6 +1,8 @@
 """Clips in the order of a run, prepared by worker processes while the network computes."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -48,6 +50,15 @@ def next_clip(clips: Iterator[Clip]) -> Clip:
 
 
 def _quiet_worker(_: int) -> None:
-    """The training process alone answers Ctrl-C; it then ends its workers."""
+    """The training process alone answers Ctrl-C and SIGTERM, which often go to a whole group of processes (torchrun,
+    timeout, batch systems): it saves, and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, name="end", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End the process at a SIGTERM of its parent, at no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -228,7 +228,8 @@ class NuScenesScenes:
         token = record["calibrated_sensor_token"]
         intrinsics = np.array(self._nusc.get("calibrated_sensor", token)["camera_intrinsic"], dtype=np.float64)
         width, height = record["width"], record["height"]
-        if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or min(width, height) <= 0:
+        usable = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all() and intrinsics.diagonal()[:2].min() > 0
+        if not usable or min(width, height) <= 0:
             raise InputError(
                 f"{self.root}: {scene}: {record['channel']} has no usable camera model: image {width}x{height}, "
                 f"calibrated_sensor {token}"

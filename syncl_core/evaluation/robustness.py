@@ -168,6 +168,9 @@ def _frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig, condition
     times_ns = [sample.t_ns for sample in data.samples(scene)]
     between_s = float(np.median(np.diff(times_ns))) * 1e-9 if len(times_ns) > 1 else 0.0
     if 0 < condition.period_s < 0.9 * between_s:
+        views = data.camera_views(scene, config.rig.cameras[:1], allow_missing=True)
+        if sum(1 for _ in views) <= len(times_ns):
+            raise InputError(f"{data.root}: {scene}: a period of {condition.period_s:g} s needs sweeps on disk")
         return sweep_frame_sets(data, scene, config)
     return thinned(offline.scene_frame_sets(data, scene, config), condition.period_s)
 

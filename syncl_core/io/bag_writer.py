@@ -41,7 +41,7 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}
 
     def __enter__(self) -> "BagWriter":
-        self._check_target()
+        check_target(self.path, self.overwrite)
         with self._disk_errors_named():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # The bag's own name is recorded inside it, so the temporary name is its parent's.
@@ -79,16 +79,6 @@ class BagWriter:
     def _unfinished(self) -> Path:
         return self._temporary / self.path.name
 
-    def _check_target(self) -> None:
-        if not self.path.exists():
-            return
-        if not self.overwrite:
-            raise InputError(f"{self.path}: exists already; remove it or choose another name")
-        if not _is_only_a_bag(self.path):
-            raise InputError(
-                f"{self.path}: is not a bag and nothing else, so it is not overwritten; choose another name"
-            )
-
     def _publish(self) -> None:
         replaced = self._temporary / "replaced"
         if self.path.exists() and self.overwrite:
@@ -112,6 +102,16 @@ class BagWriter:
             raise InputError(f"{topic}: message type {type_name} is not known, cannot record it")
         profiles = [_latched_qos()] if topic in self.latched else []
         return self._writer.add_connection(topic, type_name, typestore=self.types.store, offered_qos_profiles=profiles)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises InputError if a bag cannot be written there: before the work, if it is asked before."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{path}: exists already; remove it or choose another name")
+    if not _is_only_a_bag(path):
+        raise InputError(f"{path}: is not a bag and nothing else, so it is not overwritten; choose another name")
 
 
 def _is_only_a_bag(path: Path) -> bool:

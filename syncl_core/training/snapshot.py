@@ -14,9 +14,7 @@ from syncl_core.config import SynclConfig, config_to_dict
 from syncl_core.errors import InputError
 from syncl_core.io.files import whole_file
 from syncl_core.train_config import FREE_TO_CHANGE
-from syncl_core.weights import one_line
-
-FORMAT = "syncl-training-1"
+from syncl_core.weights import SNAPSHOT_FORMAT, one_line
 
 
 def save_snapshot(
@@ -25,7 +23,7 @@ def save_snapshot(
     """`iteration`: the next one. `key_frames`: those of the run, in words. `states`: whole state_dicts by name.
     `ranks`: `random_state` of every process."""
     content = {
-        "format": FORMAT,
+        "format": SNAPSHOT_FORMAT,
         "iteration": iteration,
         "config": json.dumps(config_to_dict(config)),
         "key_frames": _short(key_frames),
@@ -34,7 +32,10 @@ def save_snapshot(
         **states,
     }
     with whole_file(path) as partial:
-        torch.save(content, partial)
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # torch's word for a disk that is full
+            raise InputError(f"{path}: cannot write it: {one_line(error)}") from None
 
 
 def load_snapshot(path: Path, config: SynclConfig, processes: int) -> dict:
@@ -45,8 +46,8 @@ def load_snapshot(path: Path, config: SynclConfig, processes: int) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: truncated or not a snapshot ({one_line(error)})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: not a training snapshot of this program, expected {FORMAT!r}")
+    if not isinstance(content, dict) or content.get("format") != SNAPSHOT_FORMAT:
+        raise InputError(f"{path}: not a training snapshot of this program, expected {SNAPSHOT_FORMAT!r}")
     if len(content["ranks"]) != processes:
         raise InputError(f"{path}: is of {len(content['ranks'])} processes, not {processes}; use as many to resume")
     stored, given = _flat(json.loads(content["config"])), _flat(config_to_dict(config))

@@ -61,6 +61,7 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
     is not empty or cannot be written, or the configuration is impossible.
     """
     _check(folder, config)
+    folder = folder.resolve()  # a link to an empty folder stays one
     make_folder(folder.parent)
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -77,6 +78,8 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
 def _check(folder: Path, config: WorldConfig) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; choose another folder or remove it")
+    if folder.resolve() == Path.cwd():
+        raise InputError(f"{folder}: is the current folder, which cannot be replaced; choose another one")
     if config.workers < 0:
         raise InputError("world: workers must not be negative")
     scene_seeds(config)

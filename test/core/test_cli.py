@@ -12,6 +12,7 @@ from nuscenes_fixture import SAMPLES_PER_SCENE, SCENES, edit_table, real_root, w
 from syncl_core import geometry, offline
 from syncl_core.cli import main
 from syncl_core.config import load_config
+from syncl_core.data.nuscenes import NuScenesScenes
 from syncl_core.io import messages
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.bag_types import bag_types
@@ -171,6 +172,10 @@ def test_truncated_mcap(bag, config, tmp_path, capsys):
     fails_in_one_line(capsys, arguments, "cut.mcap", "ends too early", untouched=tmp_path / "out")
 
 
+def _image_file(data: NuScenesScenes, token: str, camera: str) -> Path:
+    return data.root / data._nusc.get("sample_data", data._sample(token)["data"][camera])["filename"]
+
+
 def test_missing_files(root, bag, tmp_path, capsys):
     out = tmp_path / "out"
     nowhere = str(tmp_path / "nowhere")
@@ -225,6 +230,46 @@ def test_unusable_tables(tmp_path, config, capsys):
     broken = write_tiny_nuscenes(tmp_path / "broken")
     edit_table(broken, "ego_pose", lambda records: records[0].update(translation=[float("nan"), 0.0, 0.0]))
     fails_in_one_line(capsys, ["bag", str(broken), "--scene", SCENES[0], "-o", str(out)], "ego_pose", untouched=out)
+
+
+def test_a_root_is_tracked_as_far_as_it_is_filled(tmp_path, config, capsys):
+    """Scenes without images are left out, told beforehand; one that was asked for is an error."""
+    root, out = write_tiny_nuscenes(tmp_path / "part"), tmp_path / "out"
+    data = NuScenesScenes(root)
+    for sample in data.samples(SCENES[1]):
+        for view in data.frame_set(sample.token).views:
+            _image_file(data, sample.token, view.camera).unlink()
+    command = ["track", str(root), "-c", str(config), "-o", str(out)]
+    fails_in_one_line(
+        capsys, [*command, "--scene", SCENES[1]], f"{SCENES[1]}: no key frame has 6 images", untouched=out
+    )
+    assert main(command) == 0
+    assert f"left out, without images on disk: {SCENES[1]}" in capsys.readouterr().err
+    assert len(read_submission(out / "tracks.json")) == SAMPLES_PER_SCENE
+
+
+def test_finished_scenes_survive_an_interruption(root, config, tmp_path, monkeypatch):
+    from syncl_core.commands import track
+
+    begun, whole = [], track._track
+
+    def interrupted(*arguments):
+        begun.append(arguments)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(track, "_track", interrupted)
+    assert main(["track", str(root), "-c", str(config), "-o", str(tmp_path / "out")]) == 130
+    assert len(read_submission(tmp_path / "out" / "tracks.json")) == SAMPLES_PER_SCENE
+
+
+def test_what_may_not_be_replaced_is_known_before_the_work(root, config, tmp_path, capsys):
+    (tmp_path / SCENES[1]).mkdir()
+    (tmp_path / SCENES[1] / "thesis.txt").write_text("years of work")
+    assert main(["track", str(root), "-c", str(config), "-o", str(tmp_path), "--overwrite"]) == 2
+    assert f"{SCENES[1]}: is not a bag and nothing else" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [SCENES[1]]
 
 
 def test_results_are_not_overwritten_unless_asked(bag, config, tmp_path, capsys):

@@ -77,6 +77,10 @@ def test_round_trip_through_yaml():
         ("model: {pc_range: [1, 2]}", "model.pc_range.*expected six numbers"),
         ("num_tracking_classes: 11", "num_tracking_classes: expected 1 to 10, got 11"),
         ("a: [", "not valid YAML"),
+        ("track: {slots: 3}\ntrack: {slots: 4}", "not valid YAML: track stands there twice"),
+        ("classes: []", r"classes: expected one or more, each once, got \[\]"),
+        ("classes: [car, car]\nnum_tracking_classes: 1", "classes: expected one or more, each once"),
+        ("train: {seed: 99999999999999999999}", r"train.seed: must be below 2\^63"),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path, text, message):

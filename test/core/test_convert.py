@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_tracker import drive, shake, tiny_config, tiny_tracker
 
-from syncl_core.checkpoint import load_checkpoint
+from syncl_core.checkpoint import load_checkpoint, save_checkpoint
 from syncl_core.cli import main
 from syncl_core.config import config_to_dict, load_config
 from syncl_core.convert import convert
@@ -23,6 +23,7 @@ from syncl_core.models import box_code
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker, make_tracker
 from syncl_core.tracking.state import init_state
+from syncl_core.weights import SNAPSHOT_FORMAT
 
 CONFIGS = Path(__file__).parents[2] / "config"
 STAGE_TWO = ("STReasoner.", "query_feat_embedding.")
@@ -274,6 +275,19 @@ def test_safetensors_are_read_as_well(tmp_path, config_file, capsys):
     code, _, err = _convert(tmp_path, config_file, None, capsys, "in.safetensors", "--overwrite")
     assert code == 2 and "truncated or not a safetensors file" in err
     assert load_checkpoint(tmp_path / "out" / "out.safetensors").config == tiny_config()  # the old one is still there
+
+
+def test_our_own_files_are_not_public_ones(tmp_path, config_file, capsys):
+    """Their names are those of public files, but their boxes and classes are in order already."""
+    tracker = tiny_tracker(3)
+    save_checkpoint(tmp_path / "in.safetensors", tracker)
+    code, _, err = _convert(tmp_path, config_file, None, capsys, "in.safetensors")
+    assert code == 2 and "in.safetensors: is a checkpoint of this program already; use it as it is" in err
+    torch.save({"format": SNAPSHOT_FORMAT, "model": tracker.state_dict()}, tmp_path / "last.pt")
+    code, _, err = _convert(tmp_path, config_file, None, capsys, "last.pt")
+    assert code == 2 and "is a snapshot for --resume; its weights are in last.safetensors" in err
+    with pytest.raises(InputError, match="is a snapshot for --resume"):
+        load_checkpoint(tmp_path / "last.pt")
 
 
 def test_results_are_not_overwritten_unasked(tmp_path, config_file, capsys):

@@ -210,7 +210,10 @@ def test_impossible_poses_name_scene_and_token(root, table, field):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", [{"camera_intrinsic": []}, {"camera_intrinsic": [[float("nan")] * 3] * 3}])
+NO_FOCUS = {"camera_intrinsic": [[0.0, 0.0, 32.0], [0.0, 40.0, 20.0], [0.0, 0.0, 1.0]]}
+
+
+@pytest.mark.parametrize("field", [{"camera_intrinsic": []}, {"camera_intrinsic": [[float("nan")] * 3] * 3}, NO_FOCUS])
 def test_unusable_intrinsics_name_the_camera(root, field):
     edit_table(root, "calibrated_sensor", lambda records: records[0].update(field))
     data = NuScenesScenes(root)

@@ -111,6 +111,8 @@ def test_command_refuses_in_one_line_and_leaves_nothing(root, bag, tmp_path, arg
         syncl_render(*(a.format(root=root, bag=bag, other=other) for a in arguments), "-o", tmp_path / "out", "--video")
     assert culprit in str(caught.value) and "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    with pytest.raises(InputError, match="--pictures none: nothing would be written; give --video"):
+        syncl_render(bag, "--pictures", "none", "-o", tmp_path / "out")
 
 
 def test_incomplete_sets_are_shown_where_no_tracks_are_asked_for(tmp_path):

@@ -96,6 +96,13 @@ def test_periods_below_the_key_frames_use_the_sweeps(tiny):
     assert outcome.metrics.recall > 0.9
 
 
+def test_a_period_that_was_not_recorded_is_refused(tmp_path):
+    """Without sweeps its row would hold the figures of the key frames."""
+    data = NuScenesScenes(write_tiny_nuscenes(tmp_path / "key_frames", sweeps_between=0))
+    with pytest.raises(InputError, match=r"a period of 0.16 s needs sweeps"):
+        run(data, Condition(period_s=0.16))
+
+
 def test_thinning_keeps_one_set_per_period(tiny):
     times = [0.0, 0.5, 1.02, 1.5, 1.97, 2.5, 4.0, 4.5]
     sets = [

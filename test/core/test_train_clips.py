@@ -60,9 +60,30 @@ def test_a_clip_that_cannot_teach_is_replaced_the_same_way_every_time():
     assert all(_equal(clip, ClipDataset(source, toy_config())[number]) for number, clip in enumerate(clips[:8]))
 
 
+class OneTorn(ToySource):
+    """One key frame of one scene has an image that ends in the middle."""
+
+    def frame_set(self, scene: str, index: int):
+        if (scene, index) == ("toy-0", 2):
+            raise InputError("CAM_A at 5 ns: corrupt JPEG")
+        return super().frame_set(scene, index)
+
+
+def test_a_clip_with_a_torn_image_is_replaced_and_told(capsys):
+    """One broken file of a download must not end a training of days."""
+    dataset = ClipDataset(OneTorn(), toy_config(clip_length=1))
+    clips = [dataset[number] for number in range(16)]
+    shown = {clip.names[0] for clip in clips}
+    assert "toy-0 key frames 2 to 2" not in shown and len(shown) == 7
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) >= 2 and set(said) == {"note: CAM_A at 5 ns: corrupt JPEG; another clip takes its place"}
+    again = ClipDataset(OneTorn(), toy_config(clip_length=1))
+    assert all(_equal(clip, again[number]) for number, clip in enumerate(clips))
+
+
 def test_without_any_ground_truth_it_says_so():
     nothing = ToySource(empty=tuple((scene, i) for scene in ("toy-0", "toy-1") for i in range(4)))
-    with pytest.raises(InputError, match="100 clips in a row .* ground truth"):
+    with pytest.raises(InputError, match="100 clips in a row .* is the ground truth complete"):
         ClipDataset(nothing, toy_config())[0]
     with pytest.raises(InputError, match="no key frame"):
         ClipDataset(ToySource(scenes=()), toy_config())

@@ -84,7 +84,7 @@ def test_a_detector_is_scored_by_nds(root, config, tmp_path):
     assert scores["score"] == scores["nds"] and "amota" not in scores
 
 
-def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path):
+def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys):
     data = ["--data", str(root), "--split", "tiny_val", "--device", "cpu", "--maps", str(tmp_path / "maps")]
     network = "{framework: mutr3d, detector: detr3d, backbone: lean, future_steps: 1}"
     frozen = "{freeze_encoder: true, batch_norm: frozen, resize: [1, 1], grid_mask: 0, evaluate_every: 0}"
@@ -95,6 +95,7 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path):
         own = ["--set", f"train.seed={seed}", "-o", str(tmp_path / name)]
         assert main(["train", str(config), *data, *start, *init, *own]) == 0
         assert not list((tmp_path / name).glob("encoded-*"))
+        assert ("without --init what train.freeze_... keeps" in capsys.readouterr().err) == (not init)
         made.append(sorted(tmp_path.glob("maps/encoded-*")))
     assert len(made[0]) == 2 and made[1] == made[0]  # the maps and which of them are there
 
@@ -115,8 +116,13 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path):
         (
             ["{config}", "-o", "{out}", "--data", "{root}", "--split", "tiny_val", "--init", "/no.pth"]
             + ["--set", "train.evaluate_every=0"],
-            "/no.pth: no such checkpoint",
+            "--init /no.pth: no such file",
         ),
+        (
+            ["{config}", "-o", "{out}", "--eval-data", "{root}", "--set", "train.evaluate_every=0"],
+            "--eval-data: nothing is evaluated without --set train.evaluate_every=N",
+        ),
+        (["{config}", "-o", "{out}", "--version", "v1.0-mini"], "--version: the world has no versions"),
     ],
 )
 def test_mistakes_are_one_line(root, config, tmp_path, capsys, arguments, message):

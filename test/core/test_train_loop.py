@@ -57,9 +57,9 @@ train(_varied_config(workers=1), ToySource(), Path({folder!r}), resume={resume})
 """
 
 
-def _start_run(folder: Path, resume: bool = False) -> subprocess.Popen:
+def _start_run(folder: Path, resume: bool = False, **how) -> subprocess.Popen:
     code = _KILLED_RUN.format(helpers=str(HELPERS), folder=str(folder), resume=resume)
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=HELPERS.parents[1])
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=HELPERS.parents[1], **how)
 
 
 def _wait_for_rows(folder: Path, count: int, process: subprocess.Popen) -> None:
@@ -103,6 +103,29 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path):
     assert [row["iteration"] for row in read_log(tmp_path)] == list(range(1, 9))
 
 
+def test_a_signal_to_the_whole_group_saves_too(tmp_path):
+    """As torchrun, timeout and batch systems send it: to the processes that decode clips as well."""
+    process = _start_run(tmp_path, start_new_session=True)
+    _wait_for_rows(tmp_path, 2, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 0, process.stderr.read().decode()
+    rows = read_log(tmp_path)
+    assert 2 <= len(rows) < 8 and (tmp_path / "last.pt").is_file()
+    message = process.stderr.read().decode()
+    assert f"interrupted after {len(rows)} iterations" in message and "Traceback" not in message
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(content, path):
+        path.write_bytes(b"half of")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"last.pt: cannot write it: .*unexpected pos") as caught:
+        train(toy_config(iterations=1), ToySource(), tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.glob("*pt*"))
+
+
 def test_a_loss_that_is_not_finite_names_the_clip_and_writes_nothing(tmp_path):
     """A learning rate beyond reason: some step's loss is not finite, and the snapshot is the one from before it."""
     wild = dict(learning_rate=1e30, max_gradient_norm=1e30, save_every=1)
@@ -125,7 +148,9 @@ class _Broken(ToySource):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unusable_data_names_scene_and_camera(tmp_path, workers):
-    with pytest.raises(InputError, match=r"^toy-\d key frames \d to \d: CAM_B at \d+ ns: [^\n]*not finite$"):
+    with pytest.raises(
+        InputError, match=r"^100 clips .* the last: toy-\d key frames \d to \d: CAM_B at \d+ ns: [^\n]*not finite$"
+    ):
         train(toy_config(workers=workers), _Broken(), tmp_path)
 
 

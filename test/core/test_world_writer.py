@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,6 +201,20 @@ def test_command_refuses_a_folder_in_use(tmp_path, capsys):
     assert cli.main(["world", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
     assert (tmp_path / "precious.txt").read_text() == "keep"
+
+
+def test_the_place_is_looked_at_before_the_work(tmp_path, monkeypatch):
+    """A link to an empty folder is written through; the current folder cannot be replaced."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    config = writer.WorldConfig(seconds=1.0, image_width=160, workers=1, sweeps=False)
+    writer.write_world(tmp_path / "link", config)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "samples").is_dir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(writer, "_write_all", lambda *_: pytest.fail("work began"))
+    with pytest.raises(InputError, match="is the current folder"):
+        writer.write_world(Path("."), config)
 
 
 def test_command_writes_a_scene(tmp_path, capsys):
