@@ -53,3 +53,32 @@ def test_small_is_the_public_decoder():
     config = load_config(CONFIGS / "petr_small_320x800.yaml")
     assert config.model == type(config.model)()
     assert (config.image.height, config.image.width) == (320, 800)
+
+
+# frames per clip, epochs, learning rate, flip, frozen backbone, dropped and false tracks, as in the published code
+PUBLISHED = {
+    "petr_vov_320x800_detector": (1, 12, 2e-4, 0.5, False, 0.0, 0.0),
+    "petr_vov_320x800_900queries": (1, 24, 2e-4, 0.5, False, 0.0, 0.0),
+    "petr_vov_640x1600_detector": (1, 24, 2e-4, 0.5, False, 0.0, 0.0),
+    "petr_vov_320x800": (3, 12, 2e-4, 0.0, False, 0.0, 0.0),
+    "petr_vov_640x1600": (3, 24, 2e-4, 0.0, True, 0.0, 0.0),
+    "petr_vov_320x800_5frames": (5, 12, 1e-4, 0.0, False, 0.0, 0.0),
+    "mutr3d_r101_900x1600": (3, 24, 2e-4, 0.0, False, 0.1, 0.3),
+    "mutr3d_r50_900x1600": (5, 24, 2e-4, 0.0, False, 0.1, 0.3),
+    "petrv2_vov_320x800": (3, 12, 2e-4, 0.0, False, 0.0, 0.0),
+    "stream_vov_320x800": (3, 12, 2e-4, 0.0, False, 0.0, 0.0),
+    "stream_vov_640x1600": (3, 24, 2e-4, 0.0, False, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_trackers_train_as_published(name):
+    """`syncl train config/NAME.yaml` is the run of the paper, whatever the defaults are."""
+    config = load_config(CONFIGS / f"{name}.yaml")
+    train = config.train
+    lengths = (train.clip_length, train.epochs, train.learning_rate, train.flip)
+    assert (*lengths, train.freeze_backbone, train.dropped_tracks, train.false_tracks) == PUBLISHED[name]
+    assert train.iterations == 0 and train.max_gradient_norm == 35.0 and train.weight_decay == 0.01
+    pf_track = config.model.framework == "pf_track"
+    assert config.syncl.loss.forecast_mean == ("as_released" if pf_track else "annotated")
+    assert not config.syncl.enabled
