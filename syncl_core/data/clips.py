@@ -29,9 +29,9 @@ _MOST_REDRAWS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """B clips of T frames."""
+    """B clips of T frames. Those of PETRv2 have one more in front, which is there to be looked at, not to be taught."""
 
-    frames: tuple[Frame, ...]  # T
+    frames: tuple[Frame, ...]  # T or T + 1
     targets: tuple[Targets, ...]  # T
     names: tuple[str, ...]  # B: scene and key frames, for messages
     numbers: tuple[tuple[int, ...], ...]  # B of T: key frames, counted over all scenes
@@ -112,8 +112,9 @@ class ClipDataset(Dataset):
         end = min(self._source.num_key_frames(scene), last + 1 + config.model.future_steps)
         truth = {row: self._source.ground_truth(scene, row) for row in sorted(set(rows))}
         unseen = {row for row in rows if self._known and self._known(start + row)}
-        sets = frame_sets(self._source, scene, rows, unseen)
-        poses = np.stack([s.global_from_base @ s.base_from_model for s in sets])
+        before = [max(0, rows[0] - 1)] if config.model.detector == "petrv2" else []
+        sets = frame_sets(self._source, scene, [*before, *rows], unseen)
+        poses = np.stack([s.global_from_base @ s.base_from_model for s in sets[len(before) :]])
         name = f"{scene} key frames {rows[0]} to {rows[-1]}"
         present = [trainable(truth[row], pose, config) for row, pose in zip(rows, poses, strict=True)]
         if not all(map(len, present)):
@@ -124,7 +125,7 @@ class ClipDataset(Dataset):
             [truth[ahead] for ahead in range(row + 1, min(end, row + 1 + config.model.future_steps))] for row in rows
         ]
         try:
-            frames, present = self._frames(sets, present, number, [row not in unseen for row in rows])
+            frames, present = self._frames(sets, present, number, [row not in unseen for row in [*before, *rows]])
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
         targets, numbers = clip_targets(present, following, poses, config), tuple(start + row for row in rows)
@@ -142,7 +143,7 @@ class ClipDataset(Dataset):
         )
         if not augmentation.dropped:
             return frames, present
-        shown = shown_objects(present, frames, augmentation.dropped)
+        shown = shown_objects(present, frames[-len(present) :], augmentation.dropped)
         if not all(map(len, shown)):
             return frames, present  # a frame would have nothing to teach: the cameras stay
         return tuple(without_cameras(frame, augmentation.dropped) for frame in frames), shown
@@ -166,10 +167,12 @@ def epoch_order(rng: np.random.Generator, ends: np.ndarray, together: int) -> np
 
 def collate(clips: Sequence[Clip]) -> Clip:
     """Clips of one scene each as a batch; targets are padded to the longest."""
-    moments = range(len(clips[0].frames))
+    frames, targets = (
+        list(zip(*(getattr(clip, kind) for clip in clips), strict=True)) for kind in ("frames", "targets")
+    )
     return Clip(
-        frames=tuple(_stack([clip.frames[t] for clip in clips]) for t in moments),
-        targets=tuple(pad_targets([clip.targets[t] for clip in clips]) for t in moments),
+        frames=tuple(map(_stack, frames)),
+        targets=tuple(map(pad_targets, targets)),
         names=tuple(name for clip in clips for name in clip.names),
         numbers=tuple(numbers for clip in clips for numbers in clip.numbers),
     )

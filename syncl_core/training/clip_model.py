@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead
 from syncl_core.tensors import Frame, Targets
-from syncl_core.tracking.base import Decision, Observation, Seen, Tracker
+from syncl_core.tracking.base import Decision, Observation, Seen, Tracker, assigned
 from syncl_core.tracking.duplicates import without_duplicates
 from syncl_core.train_config import TrainConfig
 from syncl_core.training.track_noise import disturbed, within_reach
@@ -27,7 +27,8 @@ class ClipLoss:
 class ClipModel(nn.Module):
     """Unrolls the tracker's own observe and commit over a clip; the ground truth decides instead of the score.
 
-    Gradients flow through all frames. `criterion` judges every frame: see losses.criterion.
+    Gradients flow through all frames that have targets; those in front of them are only looked at. `criterion` judges
+    every frame: see losses.criterion.
     """
 
     def __init__(self, tracker: Tracker, criterion: nn.Module):
@@ -52,10 +53,11 @@ class ClipModel(nn.Module):
 
         `memories`: what the tracker sees in the frames, if that is known (training/encoded.py).
         """
+        before, frames = frames[: -len(targets)], frames[-len(targets) :]
         if self.tracker.config.train.dense_only:
             return self._dense_only(frames[0], targets[0])
         strategy, framework = self.tracker.config.syncl, self.tracker.config.model.framework
-        state = self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device)
+        state = self._looked_at(before, self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device))
         losses, stats = [], []
         memories = memories or (None,) * len(frames)
         for number, (frame, target, memory) in enumerate(zip(frames, targets, memories, strict=True), start=1):
@@ -68,6 +70,15 @@ class ClipModel(nn.Module):
                 state = self.tracker.commit(observation, self._decision(observation, judged.identity, target))
                 losses.append(self.criterion.forecast(state, target))
         return {"losses": _join(losses, torch.sum) | self._unused(), "stats": _join(stats, torch.nanmean)}
+
+    @torch.no_grad()
+    def _looked_at(self, frames: tuple[Frame, ...], state):
+        """What is remembered of them; nobody is tracked yet."""
+        for frame in frames:
+            observation = self.tracker.observe(state, frame)
+            nobody = torch.full_like(observation.valid, -1, dtype=torch.int64)
+            state = self.tracker.commit(observation, assigned(nobody))
+        return state
 
     def _decision(self, observation: Observation, identity: torch.Tensor, target: Targets) -> Decision:
         """The ground truth's, [B, M], with the accidents that the configuration asks for."""
