@@ -1,4 +1,4 @@
-"""What flows from frame to frame of a clip: no gradient into forecasts, and the frame that PETRv2 has before the first."""
+"""What flows from frame to frame of a clip: no gradient into forecasts; the frame that PETRv2 has before the first."""
 
 import pytest
 import torch
