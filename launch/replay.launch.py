@@ -31,7 +31,10 @@ TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
 CLOCK_HZ = "100"
 START_DELAY = "1.0"  # seconds until rosbag2's publishers have found the node
 LOSSLESS = {"history": "keep_all", "reliability": "reliable", "durability": "volatile"}
-HEARD = (*(f"sensor_msgs/msg/{kind}" for kind in ("Image", "CompressedImage", "CameraInfo")), "nav_msgs/msg/Odometry")
+HEARD = (  # types of what the node listens to; of transforms those that move
+    *("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"),
+    *("nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"),
+)
 READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
 SAY_FINISHED = [
     *("ros2", "topic", "pub", "--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable"),
@@ -103,8 +106,8 @@ def _lossless(bag: str) -> list[str]:
     try:
         metadata = yaml.safe_load((Path(bag) / "metadata.yaml").read_text(encoding="utf-8"))
         topics = [t["topic_metadata"] for t in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]]
-        heard = [topic["name"] for topic in topics if topic["type"] in HEARD or topic["name"] == "/tf"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        heard = [t["name"] for t in topics if t["type"] in HEARD and not t["name"].endswith("/tf_static")]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return []
     with tempfile.NamedTemporaryFile("w", prefix="syncl_qos_", suffix=".yaml", delete=False) as file:
         yaml.safe_dump({name: LOSSLESS for name in heard}, file)

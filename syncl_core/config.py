@@ -104,14 +104,15 @@ _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """YAML in which no key comes twice: the first would be lost without a word."""
+    """YAML in which no key is written twice: the first would be lost without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for number, key in enumerate(keys):
             if key in keys[:number]:
                 raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def load_config(path: str | Path) -> SynclConfig:

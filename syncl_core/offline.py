@@ -4,7 +4,8 @@ A bag goes through the same Intake as the node's topics, with a clock that stand
 result does not depend on how fast anything is read. nuScenes tables give their key frames directly.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from syncl_core.config import SynclConfig
@@ -17,6 +18,7 @@ from syncl_core.io.topics import Topics
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import Problem
 from syncl_core.types import FrameSet, ObjectSet, StepReport
+from syncl_core.weights import list_names
 
 
 def bag_frame_sets(
@@ -57,6 +59,26 @@ def usable_scenes(data: NuScenesScenes, scenes: Iterable[str], config: SynclConf
         return any(len(data.cameras_on_disk(sample.token, cameras)) >= least for sample in data.samples(scene))
 
     return tuple(filter(usable, scenes))
+
+
+def chosen_scenes(
+    data: NuScenesScenes, asked: Sequence[str], split: Sequence[str], config: SynclConfig
+) -> tuple[str, ...]:
+    """The scenes asked for; without any those of the split, or of the root, that have images, and a note on the others.
+
+    Raises InputError if one that was asked for has none, or if none has.
+    """
+    scenes = tuple(dict.fromkeys(asked)) or tuple(split) or data.scene_names
+    if not scenes:
+        raise InputError(f"{data.root}: has no scene")
+    usable = usable_scenes(data, scenes, config)
+    without = [name for name in scenes if name not in usable]
+    if without and (asked or not usable):
+        least = config.sync.min_cameras
+        raise InputError(f"{data.root}: {without[0]}: no key frame has {least} images on disk (sync.min_cameras)")
+    if without:
+        print(f"note: {data.root}: left out, without images on disk: {list_names(without)}", file=sys.stderr)
+    return usable
 
 
 def scene_frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig) -> Iterator[FrameSet]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from nav_msgs.msg import Odometry
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
@@ -139,7 +140,8 @@ def main(argv: list[str] | None = None) -> int:
 def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
     if not 0.1 <= seconds <= 3600:
         raise InputError(f"--seconds {seconds:g}: expected 0.1 to 3600")
-    ears = Ears(_remaps())
+    with process.ros_arguments_checked():
+        ears = Ears(_remaps())
     executor = SingleThreadedExecutor()
     executor.add_node(ears)
     end = time.monotonic() + seconds
@@ -159,8 +161,12 @@ def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
 def _remaps() -> dict[str, str]:
     """Of the vehicle. They belong to a node's birth, and only a node knows its parameters: another one asks first."""
     node = Node("doctor")
-    vehicle = node.declare_parameter("vehicle", "").value
-    node.destroy_node()
+    try:
+        vehicle = node.declare_parameter("vehicle", "").value
+    except InvalidParameterTypeException:
+        return {}  # who reads all parameters says so
+    finally:
+        node.destroy_node()
     return load_vehicle(vehicle).remaps if vehicle else {}
 
 

@@ -70,7 +70,7 @@ class Pipeline:
         self._attentive_since_s = time.monotonic()
         # A replay must not depend on how fast it is fed, so its clock stands: stamps alone close sets.
         self._sensors_ns = sensors_clock(node)
-        self._clock_ns = (lambda: 0) if self._replay else AttendedClock(LONGEST_STEP_NS, self._sensors_ns)
+        self._clock_ns = (lambda: 0) if self._replay else AttendedClock(LONGEST_STEP_NS, sensors_ns=self._sensors_ns)
         self._published_s, self._published_ns = None, 0  # last message, and when it was noticed on that clock
         frames = {name: getattr(params, name) for name in ("fixed_frame", "base_frame", "output_frame")}
         self._intake = Intake(engine.config, self._clock_ns, **frames, ego_wait_s=params.ego_wait)

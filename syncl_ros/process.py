@@ -47,13 +47,13 @@ def run(
     prepare_environment()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _ros_arguments_checked():
+        with ros_arguments_checked():
             own = remove_ros_args(argv)
         args = parser.parse_args(own)
         domain = os.environ.get("ROS_DOMAIN_ID", "") or "0"
         if not domain.isdecimal() or int(domain) > LARGEST_DOMAIN:
             raise InputError(f"ROS_DOMAIN_ID {domain}: expected 0 to {LARGEST_DOMAIN}")
-        with _ros_arguments_checked():
+        with ros_arguments_checked():
             rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         body(args, stop)
     except (InputError, InvalidTopicNameException) as error:
@@ -71,7 +71,8 @@ def run(
 
 
 @contextlib.contextmanager
-def _ros_arguments_checked():
+def ros_arguments_checked():
+    """Raises InputError, one line, for arguments that ROS does not understand."""
     try:
         yield
     except RuntimeError as error:  # of rcl's parser: a bad --params-file, -p or -r

@@ -3,7 +3,7 @@
     image_topic: /sensing/{camera}/image_raw      # any parameter of the node, by its name
     cameras:
       cam_front: {image_topic: /front/image_raw, frame_id: front_optical, stamp_offset: 0.012}
-    remaps: {/tf: /vehicle/tf}                    # applied by the launch files
+    remaps: {/tf: /vehicle/tf}                    # applied by the launch file and the doctor
 
 `cameras` and every other mapping stand for dotted parameter names: `cameras.cam_front.frame_id`.
 """

@@ -13,12 +13,11 @@ from syncl_core.bench.measure import device_name
 from syncl_core.config import SynclConfig
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
-from syncl_core.training.ablations import ablated
+from syncl_core.training.ablations import ablated, baseline_of
 from syncl_core.training.distributed import join
 from syncl_core.training.run import Run, make_run, optimise, with_kept_maps
 from syncl_core.training.sources import training_source
 
-BASELINE = "table4a/1"
 _WARMUP, _PAIRS, _CLIPS = 2, 12, 4
 
 
@@ -27,7 +26,7 @@ def measure_steps(
 ) -> dict[str, float | str]:
     """`step_times` of untrained networks, and the name of the device as "device"."""
     workers = join(device)
-    configs = [ablated(config, name) for name in (row, BASELINE)]
+    configs = [ablated(config, name) for name in (row, baseline_of(row))]
     # Scenes for the clips of the bench alone: a frozen encoder wants room on the disk for the maps of all of them.
     few = {"iterations": warmup + pairs, "first_scene": 0, "scenes": 0, "workers": 0}
     short = replace(config, train=replace(config.train, **few))

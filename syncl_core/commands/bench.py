@@ -74,11 +74,12 @@ def _bench_training(args: argparse.Namespace) -> int:
     import torch
 
     from syncl_core.bench.table import format_table
-    from syncl_core.bench.training import BASELINE, measure_steps
+    from syncl_core.bench.training import measure_steps
     from syncl_core.commands.train import with_settings
     from syncl_core.config import load_config
     from syncl_core.errors import InputError
     from syncl_core.io.files import write_text
+    from syncl_core.training.ablations import baseline_of
 
     if len(args.config) != 1:
         raise InputError("bench train: name one tracker with -c")
@@ -95,7 +96,7 @@ def _bench_training(args: argparse.Namespace) -> int:
     times = measure_steps(config, args.ablation, args.device, **{k: v for k, v in given.items() if v is not None})
     print(f"{config.name} on {times['device']}, {torch.get_num_threads()} threads: a step of the optimiser", end="\n\n")
     rows = [
-        [BASELINE, f"{times['baseline_step_seconds']:.3f}", "1"],
+        [baseline_of(args.ablation), f"{times['baseline_step_seconds']:.3f}", "1"],
         [
             args.ablation,
             f"{times['step_seconds']:.3f}",

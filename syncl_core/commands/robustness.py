@@ -57,14 +57,15 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.evaluation import robustness
     from syncl_core.evaluation.tracking import import_devkit
     from syncl_core.io.files import make_folder, refuse_existing, write_text
-    from syncl_core.offline import usable_scenes
+    from syncl_core.offline import chosen_scenes
     from syncl_core.runtime.session import TrackerSession
 
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
     conditions = _conditions(args, len(tracker.config.rig.cameras), robustness.Condition)
     data = NuScenesScenes(args.root, args.version)
-    asked = data.split(args.split) if args.split else tuple(dict.fromkeys(args.scene)) or data.scene_names
-    scenes = asked if args.scene else usable_scenes(data, asked, tracker.config) or asked
+    scenes = chosen_scenes(data, args.scene, data.split(args.split) if args.split else (), tracker.config)
+    for condition in conditions:  # before the first of them
+        robustness.check_sweeps(data, scenes, tracker.config, condition)
     texts, tables = Path(args.output) / "robustness.md", Path(args.output) / "robustness.json"
     if not args.overwrite:
         refuse_existing(texts, tables)

@@ -65,16 +65,17 @@ def run(args: argparse.Namespace) -> int:
     make_folder(output)
     dump = HeadDump(tracker) if args.dump_heads else None
     results = {}
-    for (name, samples, frame_sets), target in zip(recordings, targets, strict=True):
-        step = functools.partial(dump.step, name) if dump else tracker.step
-        objects = _track(step, tracker, frame_sets, name, args)
-        write_track_bag(target, objects, overwrite=args.overwrite)
-        results |= match_to_samples(objects, samples)
-        if results:  # after every scene: whoever interrupts keeps what is done
+    try:
+        for (name, samples, frame_sets), target in zip(recordings, targets, strict=True):
+            step = functools.partial(dump.step, name) if dump else tracker.step
+            objects = _track(step, tracker, frame_sets, name, args)
+            write_track_bag(target, objects, overwrite=args.overwrite)
+            results |= match_to_samples(objects, samples)
+            print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
+    finally:  # whoever interrupts keeps the scenes that are done
+        if results:
             write_submission(output / "tracks.json", tracking_submission(results))
-        print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
-    if results:
-        print(f"{len(results)} key frames -> {output / 'tracks.json'}")
+            print(f"{len(results)} key frames -> {output / 'tracks.json'}")
     if dump:
         dump.save(args.dump_heads)
         print(f"heads of {dump.num_frames} sets -> {args.dump_heads}")
@@ -130,7 +131,7 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
 
     if not offline.is_bag(args.source):
         data = NuScenesScenes(args.source, args.version)
-        scenes = _scenes(args, data, config)
+        scenes = offline.chosen_scenes(data, args.scene, (), config)
         return [(name, data.samples(name), offline.scene_frame_sets(data, name, config)) for name in scenes]
     if args.scene:
         raise InputError(f"{args.source}: a bag is one recording; --scene is for nuScenes roots")
@@ -139,28 +140,6 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     samples = [sample for scene in offline.bag_samples(args.source).values() for sample in scene]
     frame_sets = offline.bag_frame_sets(args.source, config, on_problems=lambda p: _print_problems(args.source, p))
     return [(Path(args.source).resolve().stem, samples, frame_sets)]
-
-
-def _scenes(args: argparse.Namespace, data, config) -> tuple[str, ...]:
-    """Those asked for; of a whole root those that have images, and a note about the others."""
-    import sys
-
-    from syncl_core import offline
-    from syncl_core.errors import InputError
-    from syncl_core.weights import list_names
-
-    asked = tuple(dict.fromkeys(args.scene)) or data.scene_names
-    if not asked:
-        raise InputError(f"{args.source}: has no scene")
-    usable = offline.usable_scenes(data, asked, config)
-    without = [name for name in asked if name not in usable]
-    if without and (args.scene or not usable):
-        raise InputError(
-            f"{args.source}: {without[0]}: no key frame has {config.sync.min_cameras} images on disk (sync.min_cameras)"
-        )
-    if without:
-        print(f"note: {args.source}: left out, without images on disk: {list_names(without)}", file=sys.stderr)
-    return usable
 
 
 def _track(step, tracker, frame_sets, name: str, args: argparse.Namespace) -> list:

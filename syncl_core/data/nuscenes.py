@@ -100,6 +100,11 @@ class NuScenesScenes:
                 if view is not None:
                     yield view
 
+    def has_sweeps(self, scene: str, camera: str) -> bool:
+        """Whether a frame between key frames is on disk."""
+        records = (r for r in self._records(scene) if r["channel"] == camera and not r["is_key_frame"])
+        return any((self.root / record["filename"]).is_file() for record in records)
+
     def ego_pose(self, sample_token: str) -> np.ndarray:
         """`global_from_base` [4, 4], metres, of a key frame, at the time of its `REFERENCE_CHANNEL`."""
         reference = self._key_frame(self._sample(sample_token), REFERENCE_CHANNEL)

@@ -61,6 +61,7 @@ def measure(
 
     Raises InputError if there is nothing to process, such as sweeps for a period below that of the key frames.
     """
+    check_sweeps(data, scenes, config, condition)
     config = _prepared(config, condition)
     results, num_sets = {}, 0
     for scene in scenes:
@@ -165,14 +166,22 @@ def _prepared(config: SynclConfig, condition: Condition) -> SynclConfig:
 
 
 def _frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig, condition: Condition) -> Iterator[FrameSet]:
-    times_ns = [sample.t_ns for sample in data.samples(scene)]
-    between_s = float(np.median(np.diff(times_ns))) * 1e-9 if len(times_ns) > 1 else 0.0
-    if 0 < condition.period_s < 0.9 * between_s:
-        views = data.camera_views(scene, config.rig.cameras[:1], allow_missing=True)
-        if sum(1 for _ in views) <= len(times_ns):
-            raise InputError(f"{data.root}: {scene}: a period of {condition.period_s:g} s needs sweeps on disk")
+    if _between_key_frames(data, scene, condition):
         return sweep_frame_sets(data, scene, config)
     return thinned(offline.scene_frame_sets(data, scene, config), condition.period_s)
+
+
+def _between_key_frames(data: NuScenesScenes, scene: str, condition: Condition) -> bool:
+    times_ns = [sample.t_ns for sample in data.samples(scene)]
+    between_s = float(np.median(np.diff(times_ns))) * 1e-9 if len(times_ns) > 1 else 0.0
+    return 0 < condition.period_s < 0.9 * between_s
+
+
+def check_sweeps(data: NuScenesScenes, scenes: Iterable[str], config: SynclConfig, condition: Condition) -> None:
+    """Raises InputError if a scene lacks the sweeps that a period needs: its row would be that of the key frames."""
+    for scene in scenes:
+        if _between_key_frames(data, scene, condition) and not data.has_sweeps(scene, config.rig.cameras[0]):
+            raise InputError(f"{data.root}: {scene}: a period of {condition.period_s:g} s needs sweeps on disk")
 
 
 def sweep_frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig) -> Iterator[FrameSet]:

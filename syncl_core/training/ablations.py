@@ -57,6 +57,14 @@ def ablated(config: SynclConfig, name: str) -> SynclConfig:
     return with_values(config, ABLATIONS[name].values)
 
 
+def baseline_of(row: str) -> str:
+    """What a row is compared with, as in the paper: in Table 8 detectors and lengths are others than elsewhere."""
+    table, _, number = row.partition("/")
+    if table == "table8":
+        return "table8/4" if number in ("4", "5", "6") else "table8/1"
+    return "table4a/1"
+
+
 def format_ablations() -> str:
     """A text table: names, descriptions and the paper's figures (nuScenes val, V2-99, 320x800)."""
     lines = [f"{'name':<26}{'AMOTA':>6}{'AMOTP':>7}{'NDS':>6}{'mAP':>6}  what"]

@@ -78,6 +78,8 @@ class ClipModel(nn.Module):
             observation = self.tracker.observe(state, frame)
             nobody = torch.full_like(observation.valid, -1, dtype=torch.int64)
             state = self.tracker.commit(observation, assigned(nobody))
+        if frames:  # older PyTorch would take the weights that it cast here, without gradient, for what follows
+            torch.clear_autocast_cache()
         return state
 
     def _decision(self, observation: Observation, identity: torch.Tensor, target: Targets) -> Decision:

@@ -32,6 +32,8 @@ from syncl_core.training.start import spread
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
 
+SAME_SIGNAL_SECONDS = 1.0
+
 _TOLD = ("amota", "amotp", "mota", "recall", "ids", "nds", "map", "map_present")
 
 Evaluate = Callable[[Tracker, int], dict[str, float]]
@@ -190,7 +192,8 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
     # Gradients are averaged over processes, so one that is not finite stops all of them here, before any weight is.
     if not torch.isfinite(loss.total.detach() + norm + sum(others)):
         raise InputError(
-            f"{where}: the loss is {loss.total.item():.3g} and its gradient {norm.item():.3g}; nothing was written, "
+            f"{where}: the loss is {loss.total.item():.3g} and its gradient {(norm + sum(others)).item():.3g}; "
+            "nothing was written, "
             f"{SNAPSHOT} is from before. A lower train.learning_rate or a longer train.warmup_iterations may help"
         )
     run.optimizer.step()
@@ -246,16 +249,24 @@ def _resume(run: Run) -> tuple[int, float]:
 
 @contextlib.contextmanager
 def _stop_flag() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, so that a step is never torn apart; the second one ends the program."""
+    """Set by the first Ctrl-C or SIGTERM, so that a step is never torn apart; a second one ends the program.
+
+    One that follows at once is the same: a batch system signals every process, and torchrun hands its own on.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
+    asked_s = 0.0
+
     def ask(number: int, frame) -> None:
-        if stop.is_set():
+        nonlocal asked_s
+        if not stop.is_set():
+            stop.set()
+            asked_s = time.monotonic()
+        elif time.monotonic() - asked_s > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
-        stop.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -59,7 +59,7 @@ def load_snapshot(path: Path, config: SynclConfig, processes: int) -> dict:
 
 def check_key_frames(path: Path, content: dict, key_frames: str) -> None:
     """Raises InputError if a snapshot's run learned from other scenes. Where they lie does not matter."""
-    if content.get("key_frames") != _short(key_frames):
+    if content.get("key_frames") not in (None, _short(key_frames)):  # earlier versions did not say
         raise InputError(
             f"{path}: is of a run on other scenes; give the --data, --version and --split that it began with"
         )

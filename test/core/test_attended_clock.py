@@ -25,6 +25,25 @@ def test_time_passes_as_it_is_asked_and_an_absence_counts_little():
         assert clock() - begin_ns == passed_ms * MS
 
 
+def test_a_simulation_s_time_passes_as_it_goes_however_it_goes():
+    """Its clock ticks ten times a second, at a quarter of real time or at five times that; then it begins anew."""
+    for speed in (0.25, 1.0, 5.0):
+        steady, sensors = Steady(), Steady()
+        clock = AttendedClock(LONGEST_NS, steady, sensors)
+        begin_ns = clock()
+        for tick in range(1, 201):  # asked every 20 ms for 4 s
+            steady.now_ns += 20 * MS
+            if tick % 5 == 0:
+                sensors.now_ns += round(speed * 100) * MS
+            passed_ns = clock() - begin_ns
+        assert passed_ns == round(speed * 4_000) * MS
+        steady.now_ns += 400 * MS  # nobody was there
+        sensors.now_ns += round(speed * 400) * MS
+        assert clock() - begin_ns == passed_ns + round(speed * 40) * MS
+        sensors.now_ns = 0
+        assert clock() - begin_ns == passed_ns + round(speed * 40) * MS
+
+
 def test_a_set_is_not_closed_over_images_that_wait_to_be_read():
     """Three cameras are there, then the process gets no processor for longer than the set would wait."""
     for clock_of, closed_early in (

@@ -246,6 +246,8 @@ def test_a_root_is_tracked_as_far_as_it_is_filled(tmp_path, config, capsys):
     assert main(command) == 0
     assert f"left out, without images on disk: {SCENES[1]}" in capsys.readouterr().err
     assert len(read_submission(out / "tracks.json")) == SAMPLES_PER_SCENE
+    measured = ["robustness", str(root), "-c", str(config), "--missing", "0", "-o", str(out)]
+    assert main(measured) == 0 and f"left out, without images on disk: {SCENES[1]}" in capsys.readouterr().err
 
 
 def test_finished_scenes_survive_an_interruption(root, config, tmp_path, monkeypatch):

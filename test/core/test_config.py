@@ -36,6 +36,12 @@ def test_numbers_are_read_as_people_write_them(tmp_path, text):
     assert load_config(written(tmp_path, f"train: {{learning_rate: {text}}}")).train.learning_rate == 4e-4
 
 
+def test_merge_keys_are_no_repetition(tmp_path):
+    text = "track: &a {slots: 3}\nsync: &b {timeout: 0.2}\nrig: {}\nmodel: {<<: &c {num_heads: 4}, num_queries: 7}\n"
+    config = load_config(written(tmp_path, text + "train: {<<: {seed: 5}, iterations: 2}"))
+    assert (config.model.num_heads, config.model.num_queries, config.train.seed) == (4, 7, 5)
+
+
 def test_round_trip_through_yaml():
     text = yaml.safe_dump(config_to_dict(SynclConfig()))
     assert config_from_dict(SynclConfig, yaml.safe_load(text)) == SynclConfig()

@@ -107,7 +107,9 @@ def test_a_signal_to_the_whole_group_saves_too(tmp_path):
     """As torchrun, timeout and batch systems send it: to the processes that decode clips as well."""
     process = _start_run(tmp_path, start_new_session=True)
     _wait_for_rows(tmp_path, 2, process)
-    os.killpg(process.pid, signal.SIGTERM)
+    for _ in range(2):  # the system's, and torchrun's
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.05)
     assert process.wait(timeout=60) == 0, process.stderr.read().decode()
     rows = read_log(tmp_path)
     assert 2 <= len(rows) < 8 and (tmp_path / "last.pt").is_file()

@@ -180,7 +180,7 @@ def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path
     kinds = {"/cam/image": "sensor_msgs/msg/Image", "/cam/camera_info": "sensor_msgs/msg/CameraInfo"}
     kinds |= {
         "/tf": "tf2_msgs/msg/TFMessage",
-        "/tf_static": "tf2_msgs/msg/TFMessage",
+        "/car/tf_static": "tf2_msgs/msg/TFMessage",
         "/rosout": "rcl_interfaces/msg/Log",
     }
     topics = [{"topic_metadata": {"name": name, "type": kind}} for name, kind in kinds.items()]

@@ -63,6 +63,19 @@ def test_the_doctor_hears_what_a_vehicle_remaps(watcher, rig, tmp_path):
     assert any(line.startswith("CHANGE  CAM_BACK: ") and "/nobody_back" in line for line in wrong), doctor.output()
 
 
+@pytest.mark.parametrize(
+    ("vehicle", "culprit"),
+    [("5", "parameter vehicle: expected str, got 5"), ("{car}", "ROS arguments: ")],
+)
+def test_the_doctor_refuses_in_one_line(vehicle, culprit, tmp_path, domain):
+    car = tmp_path / "car.yaml"
+    car.write_text('remaps: {"/a b": /c}')
+    arguments = ("--ros-args", "-p", f"vehicle:={vehicle.format(car=car)}")
+    with RosProcess("doctor", *arguments, env=environment(tmp_path, domain), folder=tmp_path) as doctor:
+        assert doctor.wait(60) == 2, doctor.output()
+    assert doctor.output().startswith(f"doctor: error: {culprit}") and doctor.output().count("\n") == 1
+
+
 def test_a_silent_camera_is_named_and_tracking_goes_on_without_it(watcher, rig):
     rig.silent.add("CAM_BACK")
     watcher.wait(lambda: state_of(watcher, "CAM_BACK") == "stale")

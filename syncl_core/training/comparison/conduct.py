@@ -13,6 +13,7 @@ from tqdm import tqdm
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
+from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import CostTask
 from syncl_core.training.comparison.crew import Task, conduct, locked
 from syncl_core.training.comparison.page import to_markdown
@@ -21,7 +22,6 @@ from syncl_core.training.comparison.study import (
     Place,
     PlannedRun,
     Study,
-    baseline_of,
     detector_run,
     planned,
     run_of,

@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
-from syncl_core.training.ablations import ABLATIONS
-from syncl_core.training.comparison.study import Place, Study, baseline_of, run_of
+from syncl_core.training.ablations import ABLATIONS, baseline_of
+from syncl_core.training.comparison.study import Place, Study, run_of
 
 _PERCENT = ("amota", "recall", "nds", "map")
 _HEADERS = {"amota": "AMOTA %", "amotp": "AMOTP m", "recall": "recall %", "ids": "IDS", "nds": "NDS %", "map": "mAP %"}

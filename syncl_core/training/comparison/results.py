@@ -9,9 +9,10 @@ from pathlib import Path
 from syncl_core.config import config_to_dict
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
+from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import COST
 from syncl_core.training.comparison.crew import ERROR
-from syncl_core.training.comparison.study import PlannedRun, Study, baseline_of, detector_run, planned, run_of
+from syncl_core.training.comparison.study import PlannedRun, Study, detector_run, planned, run_of
 from syncl_core.training.comparison.tasks import RESULT
 from syncl_core.training.progress import LOG, read_log
 

@@ -12,7 +12,7 @@ from syncl_core.config import SynclConfig, config_from_dict, config_to_dict, wit
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
 from syncl_core.train_config import FREE_TO_CHANGE
-from syncl_core.training.ablations import ABLATIONS, ablated
+from syncl_core.training.ablations import ABLATIONS, ablated, baseline_of
 
 STUDY = "study.json"
 
@@ -75,14 +75,6 @@ def choose_rows(tables: str) -> tuple[str, ...]:
         chosen += found
     baselines = dict.fromkeys(map(baseline_of, chosen)) or {baseline_of(""): None}
     return tuple(baselines | dict.fromkeys(chosen))
-
-
-def baseline_of(row: str) -> str:
-    """What a row is compared with, as in the paper: in Table 8 detectors and lengths are others than elsewhere."""
-    table, _, number = row.partition("/")
-    if table == "table8":
-        return "table8/4" if number in ("4", "5", "6") else "table8/1"
-    return "table4a/1"
 
 
 @functools.cache
