@@ -31,7 +31,6 @@ class BagTypes:
     def __init__(self, distro: str = "jazzy"):
         if distro not in _STORES:
             raise InputError(f"unknown ROS distribution {distro!r}; known: {', '.join(_STORES)}")
-        self.distro = distro
         self.store = get_typestore(_STORES[distro])
         self.store.register(_vision_types())
         self._defaults: dict[str, dict[str, object]] = {}
