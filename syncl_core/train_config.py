@@ -28,9 +28,7 @@ class TrainConfig:
     warmup_iterations: int = 500  # linear, from warmup_start times the learning rate
     warmup_start: float = 1 / 3
     final_lr_factor: float = 1e-3  # of learning_rate, at the end of the cosine
-    max_gradient_norm: float = (
-        35.0  # the tracker's gradient is scaled down to it; by itself, that of what it leaves behind
-    )
+    max_gradient_norm: float = 35.0  # the tracker's gradient is scaled down to it, and apart that of its helpers
     precision: str = "auto"  # of the network: bf16 (autocast), fp32, or auto: bf16 on a GPU, fp32 on a CPU
     freeze_backbone: bool = False  # the image backbone stays as it starts
     freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk
