@@ -17,13 +17,20 @@ from safetensors.torch import save_file
 
 from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
 from syncl_core.convert import Converted, convert
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_core.shipped import shipped_weights
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker
-from syncl_core.weights import PICKLES, Tensors, check_tensors, one_line, read_pickle, read_safetensors, shared_names
+from syncl_core.weights import (
+    PICKLES,
+    TRACKER_FORMAT,
+    Tensors,
+    check_tensors,
+    read_pickle,
+    read_safetensors,
+    shared_names,
+)
 
-FORMAT = "syncl-tracker-1"
 BOX_CONVENTION = (
     "cx, cy, log w, log l, cz, log h, sin a, cos a, vx, vy; metres, model frame, geometric centre; "
     "a = -heading - pi/2 (mmdetection3d before 1.0)"
@@ -148,7 +155,7 @@ def _write(
     path: Path, tensors: Tensors, config: SynclConfig, notes: dict[str, str], lacking: tuple[str, ...] = ()
 ) -> None:
     metadata = {
-        "format": FORMAT,
+        "format": TRACKER_FORMAT,
         "config": json.dumps(config_to_dict(config)),
         "box_convention": BOX_CONVENTION,
         "complete": json.dumps(not lacking),
@@ -180,8 +187,10 @@ def _convert(path: Path, config: SynclConfig | None) -> _Content:
 
 def _read(path: Path) -> _Content:
     tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"not a tracker of this program: format {metadata.get('format')!r}, expected {FORMAT!r}")
+    if metadata.get("format") != TRACKER_FORMAT:
+        raise InputError(
+            f"not a tracker of this program: format {metadata.get('format')!r}, expected {TRACKER_FORMAT!r}"
+        )
     try:
         config = config_from_dict(SynclConfig, json.loads(metadata["config"]))
         check_config(config)

@@ -13,10 +13,9 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from syncl_core.classes import CAMERAS, DETECTION_CLASSES
 from syncl_core.errors import InputError
+from syncl_core.io.yaml_file import read_yaml
 from syncl_core.model_config import LARGEST, ModelConfig, check_model
 from syncl_core.strategy_config import StrategyConfig, check_strategy
 from syncl_core.train_config import TrainConfig, check_train
@@ -103,29 +102,9 @@ _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 """4e-4 and the like, which YAML 1.1 takes for a word unless it has both a point and a sign: 4.0e-4."""
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML in which no key is written twice: the first would be lost without a word."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} stands there twice", node.start_mark)
-        return node
-
-
 def load_config(path: str | Path) -> SynclConfig:
     """Read a YAML file over the defaults. Raises InputError naming the file and the key."""
-    path = Path(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path, "configuration")
     try:
         config = config_from_dict(SynclConfig, {} if values is None else values)
         check_config(config)

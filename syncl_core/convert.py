@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 
 from syncl_core.config import SynclConfig
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, list_names
 from syncl_core.public_sources import PublicSource, recognise, rename
 from syncl_core.tracking.build import make_tracker
-from syncl_core.weights import Tensors, check_tensors, list_names, read_pickle, read_safetensors, shared_names
+from syncl_core.weights import TRACKER_FORMAT, Tensors, check_tensors, read_pickle, read_safetensors, shared_names
 
 CLASS_LAYERS = r"pts_bbox_head\.cls_branches\.\d+\.6|STReasoner\.track_cls\.6"
 BOX_LAYERS = r"pts_bbox_head\.reg_branches\.\d+\.4|STReasoner\.track_reg\.6"
-OURS = "syncl-"  # how `format` begins in the metadata of this program's own files
 _COUNTER = ".num_batches_tracked"  # of batch norm: some files lack it, inference does not read it
 
 
@@ -39,7 +38,7 @@ def convert_file(path: str | Path, config: SynclConfig, mmdet3d: str = "") -> Co
         raise InputError(f"{path}: no such checkpoint")
     try:
         tensors, metadata = read_safetensors(path) if path.suffix == ".safetensors" else (read_pickle(path), {})
-        if metadata.get("format", "").startswith(OURS):
+        if metadata.get("format") == TRACKER_FORMAT:
             raise InputError("is a checkpoint of this program already; use it as it is")
         return convert(tensors, config, mmdet3d)
     except InputError as error:

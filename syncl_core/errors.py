@@ -1,4 +1,6 @@
-"""The exceptions the command line turns into a single line and exit code 2."""
+"""The exceptions the command line turns into a single line and exit code 2, and words for their messages."""
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -11,3 +13,14 @@ class RejectedSetError(InputError):
 
 class DeviceError(InputError):
     """The device (GPU) failed, and failed again after its memory was released."""
+
+
+def list_names(names: Iterable[str], most: int = 8) -> str:
+    """The first names in one line, and how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -4,13 +4,12 @@ A bag goes through the same Intake as the node's topics, with a clock that stand
 result does not depend on how fast anything is read. nuScenes tables give their key frames directly.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes import NuScenesScenes, Sample
-from syncl_core.errors import InputError, RejectedSetError
+from syncl_core.errors import InputError, RejectedSetError, list_names
 from syncl_core.io import messages
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.sensor_events import sensor_events
@@ -18,7 +17,6 @@ from syncl_core.io.topics import Topics
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import Problem
 from syncl_core.types import FrameSet, ObjectSet, StepReport
-from syncl_core.weights import list_names
 
 
 def bag_frame_sets(
@@ -62,11 +60,16 @@ def usable_scenes(data: NuScenesScenes, scenes: Iterable[str], config: SynclConf
 
 
 def chosen_scenes(
-    data: NuScenesScenes, asked: Sequence[str], split: Sequence[str], config: SynclConfig
+    data: NuScenesScenes,
+    asked: Sequence[str],
+    split: Sequence[str],
+    config: SynclConfig,
+    on_left_out: Callable[[str], None],
 ) -> tuple[str, ...]:
-    """The scenes asked for; without any those of the split, or of the root, that have images, and a note on the others.
+    """The scenes asked for; without any those of the split, or of the root, that have images.
 
-    Raises InputError if one that was asked for has none, or if none has.
+    `on_left_out` hears, in one line, which have none. Raises InputError if one that was asked for has none, or if no
+    scene has.
     """
     scenes = tuple(dict.fromkeys(asked)) or tuple(split) or data.scene_names
     if not scenes:
@@ -77,7 +80,7 @@ def chosen_scenes(
         least = config.sync.min_cameras
         raise InputError(f"{data.root}: {without[0]}: no key frame has {least} images on disk (sync.min_cameras)")
     if without:
-        print(f"note: {data.root}: left out, without images on disk: {list_names(without)}", file=sys.stderr)
+        on_left_out(f"{data.root}: left out, without images on disk: {list_names(without)}")
     return usable
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from syncl_core.classes import DETECTION_CLASSES
-from syncl_core.errors import InputError
-from syncl_core.weights import list_names
+from syncl_core.errors import InputError, list_names
 
 Renames = tuple[tuple[str, str], ...]
 """(regular expression, replacement), applied in order to every name."""

@@ -2,18 +2,17 @@
 
 import pickle
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 
 Tensors = dict[str, torch.Tensor]
 
-SNAPSHOT_FORMAT = "syncl-training-1"  # of what a training can go on from, see training/snapshot.py
+TRACKER_FORMAT, SNAPSHOT_FORMAT = "syncl-tracker-1", "syncl-training-1"  # of checkpoint.py and training/snapshot.py
 PICKLES = (".pth", ".pt", ".ckpt")
 
 
@@ -82,14 +81,3 @@ def check_tensors(tensors: Tensors, expected: Tensors) -> None:
             raise InputError(f"{name} holds {value.dtype}, the network needs {expected[name].dtype}")
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{name} holds NaN or infinite weights")
-
-
-def list_names(names: Iterable[str], most: int = 8) -> str:
-    """The first names in one line, and how many more there are."""
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

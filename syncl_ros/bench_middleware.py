@@ -23,8 +23,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Empty
 
 from syncl_core.classes import CAMERAS
+from syncl_ros.children import end
 from syncl_ros.environment import PROFILE, ros_environment
-from syncl_ros.processes import end
 
 WIDTH, HEIGHT = 1600, 900
 JPEG_BYTES = 150_000  # a typical nuScenes image

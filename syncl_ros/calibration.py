@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from syncl_core import geometry
 from syncl_core.errors import InputError
 from syncl_core.io.topics import frame_of
+from syncl_core.io.yaml_file import read_yaml
 from syncl_core.types import LENS_COEFFICIENTS, CameraModel, Lens
 
 _KEYS = ("width", "height", "intrinsics", "distortion", "base_from_camera")
@@ -28,12 +28,7 @@ Calibration = tuple[CameraModel, np.ndarray | None]  # and base_from_camera [4, 
 
 def load_calibration(path: str | Path, cameras: Sequence[str]) -> dict[str, Calibration]:
     """The calibration of every one of `cameras`. Raises InputError naming file and key."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the calibration: {getattr(error, 'strerror', error)}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, "calibration")
     if not isinstance(content, Mapping) or not isinstance(content.get("cameras"), Mapping):
         raise InputError(f"{path}: expected a key cameras with one entry per camera")
     entries = content["cameras"]

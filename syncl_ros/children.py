@@ -1,18 +1,18 @@
-"""The demo's child processes, and the folder they write to."""
+"""Child processes: their output in a file, their end in order; and the folder that the demo's write to."""
 
 import contextlib
 import fcntl
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder
-from syncl_ros.processes import running
 
 
 @contextlib.contextmanager
@@ -30,12 +30,34 @@ def folder_taken(output: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
 def child_process(
-    name: str, arguments: list[str], environment: dict, log: Path
-) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    command = [sys.executable, "-m", f"syncl_ros.{'node' if name == 'tracker' else name}", *arguments]
-    # Ctrl-C reaches this process alone, which then ends them in its order.
-    return running(command, environment, log, own_session=True)
+    module: str, arguments: Sequence[str], environment: dict[str, str], log: Path, own_session: bool = False
+) -> Iterator[subprocess.Popen]:
+    """`python -m <module> <arguments>`, until the block ends; with `own_session` no Ctrl-C reaches it."""
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=own_session,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen, number: int = signal.SIGTERM, grace_s: float = 20.0) -> None:
+    """Ask, wait, and only then kill: a killed one leaves the middleware's shared memory behind, 70 MB (docs/ros.md)."""
+    process.send_signal(number)
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for_recorder(running: dict[str, subprocess.Popen], log: Path, timeout_s: float = 600.0) -> None:

@@ -172,11 +172,12 @@ def _replay(demo: Demo) -> None:
         ],
         "player": [str(demo.bag), "--clock", "100", "--wait-for", "/tracker/ready", "/recorder/ready"],
     }
+    modules = {"tracker": "node", "recorder": "recorder", "player": "player"}
     with contextlib.ExitStack() as stack:
-        running = {
-            name: stack.enter_context(child_process(name, arguments, environment, log / f"{name}.log"))
-            for name, arguments in commands.items()
-        }
+        running = {}
+        for name, module in modules.items():  # Ctrl-C reaches this process alone, which then ends them in its order
+            child = (f"syncl_ros.{module}", commands[name], environment, log / f"{name}.log")
+            running[name] = stack.enter_context(child_process(*child, own_session=True))
         wait_for_recorder(running, log)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -19,9 +18,9 @@ from vision_msgs.msg import Detection3DArray
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_ros import conversions
+from syncl_ros.children import child_process
 from syncl_ros.environment import ros_environment
 from syncl_ros.outputs import LATENCIES
-from syncl_ros.processes import running
 
 
 class Listener(Node):
@@ -89,8 +88,7 @@ def tracker_process(
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
     """`python -m <module> <arguments> --ros-args -p ...` with its output in `log`; ended with SIGTERM."""
     given = [text for name, value in parameters.items() for text in ("-p", f"{name}:={value}")]
-    command = [sys.executable, "-m", module, *arguments, "--ros-args", *given]
-    return running(command, ros_environment(domain_id=domain), log)
+    return child_process(module, [*arguments, "--ros-args", *given], ros_environment(domain_id=domain), log)
 
 
 def wait_until(

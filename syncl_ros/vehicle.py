@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from syncl_core.errors import InputError
+from syncl_core.io.yaml_file import read_yaml
 from syncl_ros import params
 from syncl_ros.environment import share_file
 
@@ -33,12 +32,7 @@ class Vehicle:
 def load_vehicle(name: str | Path) -> Vehicle:
     """Read a vehicle file: a path, or the bare name of a file in config/vehicles. Raises InputError naming the key."""
     path = vehicle_path(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the vehicle: {getattr(error, 'strerror', error)}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, "vehicle")
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: expected keys and values of a vehicle, see config/vehicles/template.yaml")
     remaps = content.get("remaps") or {}

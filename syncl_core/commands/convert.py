@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _notes(converted, config) -> list[str]:
-    from syncl_core.weights import list_names
+    from syncl_core.errors import list_names
 
     image, source = config.image, converted.source
     notes = [f"licence of these weights: {source.licence}"]

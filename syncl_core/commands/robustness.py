@@ -63,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
     conditions = _conditions(args, len(tracker.config.rig.cameras), robustness.Condition)
     data = NuScenesScenes(args.root, args.version)
-    scenes = chosen_scenes(data, args.scene, data.split(args.split) if args.split else (), tracker.config)
+    split = data.split(args.split) if args.split else ()
+    scenes = chosen_scenes(
+        data, args.scene, split, tracker.config, lambda text: print(f"note: {text}", file=sys.stderr)
+    )
     for condition in conditions:  # before the first of them
         robustness.check_sweeps(data, scenes, tracker.config, condition)
     texts, tables = Path(args.output) / "robustness.md", Path(args.output) / "robustness.json"

@@ -131,7 +131,7 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
 
     if not offline.is_bag(args.source):
         data = NuScenesScenes(args.source, args.version)
-        scenes = offline.chosen_scenes(data, args.scene, (), config)
+        scenes = offline.chosen_scenes(data, args.scene, (), config, _print_note)
         return [(name, data.samples(name), offline.scene_frame_sets(data, name, config)) for name in scenes]
     if args.scene:
         raise InputError(f"{args.source}: a bag is one recording; --scene is for nuScenes roots")
@@ -162,7 +162,11 @@ def _track(step, tracker, frame_sets, name: str, args: argparse.Namespace) -> li
 
 
 def _print_problems(source: str, problems: dict) -> None:
+    for reason, problem in problems.items():
+        _print_note(f"{source}: {reason} ({problem.count} times), last: {problem.message}")
+
+
+def _print_note(text: str) -> None:
     import sys
 
-    for reason, problem in problems.items():
-        print(f"note: {source}: {reason} ({problem.count} times), last: {problem.message}", file=sys.stderr)
+    print(f"note: {text}", file=sys.stderr)

@@ -9,8 +9,8 @@ from syncl_core.types import FrameSet, ObjectSet
 class ClipSource(Protocol):
     """Scenes of key frames, numbered from zero. Must survive pickling: workers get a copy each.
 
-    A source may have more, which the functions below ask for: to save work `future_objects(scene, index)`,
-    `frame_sets(scene, indices)`, `unseen_frame_set(scene, index)` and `scenes_together`, and `pictures`: a text that
+    A source may have more, which the functions below ask for. To save work: `future_objects(scene, index)`,
+    `frame_sets(scene, indices)`, `unseen_frame_set(scene, index)`, `scenes_together`. And `image_source`, a text that
     differs where the same key frames have other images.
     """
 
@@ -35,7 +35,7 @@ def key_frames_of(source: ClipSource) -> str:
 
 def images_of(source: ClipSource) -> str:
     """Which images those key frames have."""
-    return f"{getattr(source, 'pictures', '')} {key_frames_of(source)}"
+    return f"{getattr(source, 'image_source', '')} {key_frames_of(source)}"
 
 
 def future_objects(source: ClipSource, scene: str, index: int) -> ObjectSet:

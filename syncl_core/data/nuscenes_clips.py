@@ -48,8 +48,8 @@ class NuScenesClips:
         return tuple(self._samples)
 
     @property
-    def pictures(self) -> str:
-        """Which images: see `ClipSource`."""
+    def image_source(self) -> str:
+        """Differs where the same key frames have other images: see `ClipSource`."""
         return " ".join([str(self._data.root.resolve()), *(samples[0].token for samples in self._samples.values())])
 
     def num_key_frames(self, scene: str) -> int:

@@ -51,7 +51,8 @@ class ClipModel(nn.Module):
     ) -> dict[str, dict[str, torch.Tensor]]:
         """{"losses": ..., "stats": ...} of ClipLoss, as dictionaries, which DistributedDataParallel can look into.
 
-        `memories`: what the tracker sees in the frames, if that is known (training/encoded.py).
+        Of T targets the last T frames are taught. `memories`: what the tracker sees in them, if that is known
+        (training/encoded.py).
         """
         before, frames = frames[: -len(targets)], frames[-len(targets) :]
         if self.tracker.config.train.dense_only:

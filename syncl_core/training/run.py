@@ -32,7 +32,7 @@ from syncl_core.training.start import spread
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
 
-SAME_SIGNAL_SECONDS = 1.0
+SAME_SIGNAL_SECONDS = 1.0  # after the first: no second wish
 
 _TOLD = ("amota", "amotp", "mota", "recall", "ids", "nds", "map", "map_present")
 
@@ -188,16 +188,16 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
         raise InputError(f"{where}: {error}") from None
     run.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
-    norm, *others = (clip_gradients(part, config.max_gradient_norm) for part in run.model.parts())
+    norms = [clip_gradients(part, config.max_gradient_norm) for part in run.model.parts()]
     # Gradients are averaged over processes, so one that is not finite stops all of them here, before any weight is.
-    if not torch.isfinite(loss.total.detach() + norm + sum(others)):
+    if not torch.isfinite(loss.total.detach() + sum(norms)):
+        gradients = " and ".join(f"{norm.item():.3g}" for norm in norms)
         raise InputError(
-            f"{where}: the loss is {loss.total.item():.3g} and its gradient {(norm + sum(others)).item():.3g}; "
-            "nothing was written, "
+            f"{where}: the loss is {loss.total.item():.3g} and its gradient {gradients}; nothing was written, "
             f"{SNAPSHOT} is from before. A lower train.learning_rate or a longer train.warmup_iterations may help"
         )
     run.optimizer.step()
-    scalars = {"loss": loss.total.detach(), "gradient_norm": norm}
+    scalars = {"loss": loss.total.detach(), "gradient_norm": norms[0]}
     scalars |= {f"losses/{name}": value for name, value in loss.losses.items()}
     return scalars | {f"stats/{name}": value for name, value in loss.stats.items()}
 

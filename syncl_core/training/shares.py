@@ -53,8 +53,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> torch.
             parameter.grad /= dist.get_world_size()
     kinds = [kind for kind in (shares, rest) if kind]
     norms = [whole(nn.utils.get_total_norm([parameter.grad for parameter in kind])) for kind in kinds]
-    if not norms:
-        return torch.zeros(())
     norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
     for kind in kinds:
         nn.utils.clip_grads_with_norm_(kind, largest, norm)

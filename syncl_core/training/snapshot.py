@@ -3,7 +3,6 @@
 The random numbers of data are functions of the clip's number (data.clips), so they need no memory. Dropout's do.
 """
 
-import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import torch
 
 from syncl_core.config import SynclConfig, config_to_dict
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_core.io.files import whole_file
 from syncl_core.train_config import FREE_TO_CHANGE
-from syncl_core.weights import SNAPSHOT_FORMAT, one_line
+from syncl_core.weights import SNAPSHOT_FORMAT
 
 
 def save_snapshot(
@@ -26,7 +25,7 @@ def save_snapshot(
         "format": SNAPSHOT_FORMAT,
         "iteration": iteration,
         "config": json.dumps(config_to_dict(config)),
-        "key_frames": _short(key_frames),
+        "key_frames": key_frames,
         "best": best,
         "ranks": ranks,
         **states,
@@ -59,14 +58,10 @@ def load_snapshot(path: Path, config: SynclConfig, processes: int) -> dict:
 
 def check_key_frames(path: Path, content: dict, key_frames: str) -> None:
     """Raises InputError if a snapshot's run learned from other scenes. Where they lie does not matter."""
-    if content.get("key_frames") not in (None, _short(key_frames)):  # earlier versions did not say
+    if content.get("key_frames") not in (None, key_frames):  # earlier versions did not say
         raise InputError(
             f"{path}: is of a run on other scenes; give the --data, --version and --split that it began with"
         )
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -99,8 +99,8 @@ class WorldSource:
         return self._kept_scenes
 
     @property
-    def pictures(self) -> str:
-        """Which images: see `ClipSource`."""
+    def image_source(self) -> str:
+        """Differs where the same key frames have other images: see `ClipSource`."""
         return f"drawn {self.image_width} x {self.image_height}"
 
     def num_key_frames(self, scene: str) -> int:

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from syncl_ros.children import end
 from syncl_ros.environment import ros_environment
-from syncl_ros.processes import end
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -50,9 +50,8 @@ def test_a_vehicle_is_one_file_with_nested_names(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["template"])
-def test_the_node_of_the_launch_file_is_the_vehicles(name, domain):
-    """What the vehicle file says counts, but for what the user sets for the node."""
+def test_what_the_vehicle_file_says_counts_but_for_what_the_node_is_given(domain):
+    name = "template"
     context = rclpy.Context()
     given = ["-p", f"vehicle:={name}", "-p", "sync.max_spread:=0.07"]
     rclpy.init(args=["--ros-args", *given], context=context, domain_id=domain)
@@ -69,8 +68,8 @@ def test_the_node_of_the_launch_file_is_the_vehicles(name, domain):
     assert (config.sync.min_cameras, config.sync.max_spread) == (vehicle["sync.min_cameras"], 0.07)
 
 
-@pytest.mark.parametrize("argument", ["qos_overrides./cam_front/image.subscription.reliability:=reliable"])
-def test_what_nobody_heeds_is_an_error(argument, domain):
+def test_what_nobody_heeds_is_an_error(domain):
+    argument = "qos_overrides./cam_front/image.subscription.reliability:=reliable"
     context = rclpy.Context()
     rclpy.init(args=["--ros-args", "-p", argument], context=context, domain_id=domain)
     node = Node("tracker", context=context)
@@ -89,7 +88,8 @@ def test_shipped_vehicles_are_found_by_name(name):
     ("text", "culprit"),
     [
         ("- list", "expected keys and values"),
-        ("a: [", "not YAML"),
+        ("a: [", "not valid YAML"),
+        ("cameras: {}\ncameras: {cam_front: {frame_id: nose}}", "cameras stands there twice"),
         ("remaps: [/tf]", "remaps: expected a mapping"),
         ("sync: {max_sprad: 1}", "sync.max_sprad: no such parameter; did you mean sync.max_spread?"),
         ("vehicle: other", "vehicle: no such parameter"),

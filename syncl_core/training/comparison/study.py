@@ -73,8 +73,8 @@ def choose_rows(tables: str) -> tuple[str, ...]:
             known = ", ".join(dict.fromkeys(name.split("/")[0].removeprefix("table") for name in ABLATIONS))
             raise InputError(f"--tables {item}: unknown; tables: {known}; rows look like 4a/2, see --list")
         chosen += found
-    baselines = dict.fromkeys(map(baseline_of, chosen)) or {baseline_of(""): None}
-    return tuple(baselines | dict.fromkeys(chosen))
+    baselines = map(baseline_of, chosen or [""])
+    return tuple(dict.fromkeys([*baselines, *chosen]))
 
 
 @functools.cache
