@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
 from syncl_core.convert import Converted, convert
 from syncl_core.errors import InputError, one_line
+from syncl_core.public_sources import BACKBONE
 from syncl_core.shipped import shipped_weights
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker
@@ -38,7 +40,9 @@ BOX_CONVENTION = (
 _SAME_INPUT = (  # what weights silently depend on
     *("classes", "rig.cameras", "image.channel_order", "image.mean", "image.std"),
     *("model.depth_bins", "model.depth_start", "model.position_range", "model.pc_range"),
+    *("model.num_heads", "model.detr3d.ground"),
 )
+_NO_FORMAT = "pt"  # what safetensors files that PyTorch users write say of themselves, if anything
 _INITIAL_ONLY = ("dropout", "class_prior", "neutral_start")  # model keys that do not change a trained network
 
 
@@ -72,7 +76,7 @@ def load_checkpoint(path: str | Path, config: SynclConfig | None = None, allow_l
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        content = _convert(path, config) if path.suffix in PICKLES else _read(path)
+        content = _read(path, config)
         if content.lacking and not allow_lacking:
             raise InputError(f"holds no weights for {', '.join(content.lacking)}: it is a start for training")
         if config is not None:
@@ -94,23 +98,36 @@ def start_from(path: str | Path, tracker: Tracker) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        pickled = path.suffix in PICKLES
-        content = _convert(path, tracker.config) if pickled else _read(path)
-        for key in _SAME_INPUT:
-            _check_equal(key, _dotted(content.config, key), _dotted(tracker.config, key))
+        content = _read(path, tracker.config)
         expected, aliases = tracker.state_dict(), shared_names(tracker)
         tensors = {name: value for name, value in content.tensors.items() if name in expected}
         if not tensors:
             raise InputError("holds nothing for this network")
+        same = (*_SAME_INPUT, "model.backbone") if any(n.startswith(f"{BACKBONE}.") for n in tensors) else _SAME_INPUT
+        for key in same:
+            _check_equal(key, _dotted(content.config, key), _dotted(tracker.config, key))
         check_tensors(tensors, expected)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    unused = content.tensors.keys() - tensors.keys()
+    for name in expected.keys() - tensors.keys() - aliases.keys():
+        if (twin := _object_branch(name)) in tensors:
+            tensors[name] = tensors[twin]
     tracker.load_state_dict(tensors | {a: tensors[n] for a, n in aliases.items() if n in tensors}, strict=False)
-    parts = {
-        "untrained": {name.split(".")[0] for name in expected.keys() - tensors.keys() - aliases.keys()},
-        "not used": {name.split(".")[0] for name in content.tensors.keys() - tensors.keys()},
-    }
+    untrained = expected.keys() - tensors.keys() - aliases.keys()
+    parts = {"untrained": _parts(untrained, tensors), "not used": _parts(unused, tensors)}
     return [f"{path}: {what}: {', '.join(sorted(names))}" for what, names in parts.items() if names]
+
+
+def _object_branch(name: str) -> str:
+    """The weights that those of a class head for tracks alone begin as (models.heads.track_class_branches)."""
+    return name.replace(".track_cls_branches.", ".cls_branches.").replace(".known_track_cls.", ".track_cls.")
+
+
+def _parts(names: Iterable[str], used: Tensors) -> set[str]:
+    """What tensors belong to: the first component of their names, or two where others of the first are used."""
+    begun = {name.split(".")[0] for name in used}
+    return {".".join(name.split(".")[: 2 if name.split(".")[0] in begun else 1]) for name in names}
 
 
 def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int = 0, device: str = "cpu") -> Tracker:
@@ -136,7 +153,7 @@ def tracker_config(config: str | Path = "", checkpoint: str | Path = "") -> Sync
     if not weights.is_file():
         raise InputError(f"{weights}: no such checkpoint")
     try:
-        return _read(weights).config
+        return _read(weights, None).config
     except InputError as error:
         raise InputError(f"{weights}: {error}") from None
 
@@ -177,20 +194,16 @@ def _write(
         raise InputError(f"{path}: cannot write the checkpoint: {one_line(error)}") from None
 
 
-def _convert(path: Path, config: SynclConfig | None) -> _Content:
-    tensors = read_pickle(path)
-    if config is None:
-        raise InputError("holds no configuration; give the one it was trained with")
-    converted = convert(tensors, config)
-    return _Content(tensors=converted.tensors, config=config, lacking=converted.lacking)
-
-
-def _read(path: Path) -> _Content:
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != TRACKER_FORMAT:
-        raise InputError(
-            f"not a tracker of this program: format {metadata.get('format')!r}, expected {TRACKER_FORMAT!r}"
-        )
+def _read(path: Path, config: SynclConfig | None) -> _Content:
+    """What a file of ours holds, or a public one, which is converted for the network of `config`."""
+    tensors, metadata = (read_pickle(path), {}) if path.suffix in PICKLES else read_safetensors(path)
+    if (kind := metadata.get("format", _NO_FORMAT)) == _NO_FORMAT:
+        if config is None:
+            raise InputError("holds no configuration; give the one it was trained with")
+        converted = convert(tensors, config)
+        return _Content(tensors=converted.tensors, config=config, lacking=converted.lacking)
+    if kind != TRACKER_FORMAT:
+        raise InputError(f"not a tracker of this program: format {kind!r}, expected {TRACKER_FORMAT!r}")
     try:
         config = config_from_dict(SynclConfig, json.loads(metadata["config"]))
         check_config(config)

@@ -59,7 +59,7 @@ class TrackConfig:
     class_memory: float = 0.0  # what a frame's class counts for in the track's next frame; 0 = the last alone decides
     max_age: int = 7  # frames: a track dies when it was missed this often in a row
     step_seconds: float = 0.5  # time between two frames in training
-    ego_update: str = "exact"  # "exact" also turns velocity, heading and motion; "as_released" does as PF-Track does
+    ego_update: str = "exact"  # of PF-Track: exact also turns velocity, heading and motion, as_released does not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +199,7 @@ def check_config(config: SynclConfig) -> None:
         raise InputError(
             f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"
         )
+    _check_proposals(config)
     if config.train.freeze_encoder and (config.model.framework, config.model.detector) != ("mutr3d", "detr3d"):
         given = f"{config.model.framework} with {config.model.detector}"
         raise InputError(f"train.freeze_encoder: only mutr3d with detr3d can, got {given}")
@@ -206,6 +207,17 @@ def check_config(config: SynclConfig) -> None:
         raise InputError(f"sync.anchor: {config.sync.anchor!r} is not one of rig.cameras")
     if config.sync.min_cameras > len(config.rig.cameras):
         raise InputError(f"sync.min_cameras: {config.sync.min_cameras} of {len(config.rig.cameras)} cameras")
+
+
+def _check_proposals(config: SynclConfig) -> None:
+    """Every query of its own begins at a cell of its own of the finest map, which has a stride of 8 pixels."""
+    detr3d, sides = config.model.detr3d, (config.image.height, config.image.width)
+    rows, cols = (math.ceil(math.ceil(pixels / detr3d.pad_multiple) * detr3d.pad_multiple / 8) for pixels in sides)
+    if detr3d.proposals and config.model.num_queries > (cells := len(config.rig.cameras) * rows * cols):
+        raise InputError(
+            f"model.num_queries: {config.model.num_queries} proposals from {cells} cells; choose fewer, larger images, "
+            "or model.detr3d.proposals: false"
+        )
 
 
 def _check_rig(rig: RigConfig) -> None:

@@ -23,4 +23,5 @@ def list_names(names: Iterable[str], most: int = 8) -> str:
 
 
 def one_line(error: Exception) -> str:
+    """What an exception says, its line breaks and runs of blanks as single blanks."""
     return " ".join(str(error).split())

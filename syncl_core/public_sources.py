@@ -3,6 +3,7 @@
 A name that no rule below turns into one of ours, or drops, is an error of the conversion.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ _MMCV_RENAMES: Renames = (  # mmcv applies these when it loads files older than 
 )
 _OFFSETS = (r"\.conv2_offset\.", ".conv2.conv_offset.")  # of deformable convolutions, as older mmcv wrote them
 _STAGE_TWO = ("STReasoner", "query_feat_embedding")  # what PF-Track's second stage trains from nothing
-_MUTR3D_PARTS = ("bbox_size_fc", "query_interact", "memory_bank")
+_MUTR3D_PARTS = ("bbox_size_fc", "query_interact", "memory_bank", "tower", "voter", "proposer")
 _NOT_BACKBONE = ("img_neck", "pts_bbox_head", "reference_points", "query_embedding", *_STAGE_TWO, *_MUTR3D_PARTS)
 
 
@@ -122,8 +123,9 @@ RESNET = PublicSource(
     drops=(r"fc\.(weight|bias)$",),
     may_lack=_NOT_BACKBONE,
 )
+STAGE_TWO = dataclasses.replace(PF_TRACK, marker=rf"{_STAGE_TWO[0]}\.", may_lack=())  # whatever its detector
 # In this order: the marker of a later one may also occur in the files of an earlier one.
-SOURCES = (MUTR3D, STREAM_PETR, PETRV2, PETR, PF_TRACK, DD3D, FCOS3D, REMAPPED_BACKBONE, RESNET)
+SOURCES = (MUTR3D, STREAM_PETR, STAGE_TWO, PETRV2, PETR, PF_TRACK, DD3D, FCOS3D, REMAPPED_BACKBONE, RESNET)
 
 
 def recognise(names: Iterable[str]) -> PublicSource:
@@ -132,7 +134,7 @@ def recognise(names: Iterable[str]) -> PublicSource:
     for source in SOURCES:
         if any(re.match(source.marker, name) for name in names):
             return source
-    known = ", ".join(source.name for source in SOURCES)
+    known = ", ".join(dict.fromkeys(source.name for source in SOURCES))
     raise InputError(f"no checkpoint that can be converted; known: {known}; this one holds {list_names(names)}")
 
 

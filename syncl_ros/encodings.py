@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 from sensor_msgs.msg import Image
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_core.io import messages
 from syncl_core.types import RawImage
 
@@ -41,4 +41,4 @@ def _rgb_pixels(bridge, message: Image) -> np.ndarray:
     try:
         return np.asarray(bridge.imgmsg_to_cv2(message, desired_encoding="rgb8"))
     except Exception as error:  # CvBridgeError, and whatever numpy and OpenCV say about wrong sizes
-        raise InputError(f"image encoding {message.encoding!r}: {' '.join(str(error).split())}") from None
+        raise InputError(f"image encoding {message.encoding!r}: {one_line(error)}") from None

@@ -14,7 +14,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_ros.environment import prepare_environment
 
 LARGEST_DOMAIN = 232  # beyond it DDS has no ports and ends the process
@@ -57,7 +57,7 @@ def run(
             rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         body(args, stop)
     except (InputError, InvalidTopicNameException) as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a name that is too long, a disk that fails
         print(f"{parser.prog}: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)

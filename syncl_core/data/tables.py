@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from syncl_core.data.schema import check_records
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 
 TABLES = (
     "attribute",
@@ -107,7 +107,7 @@ def some(names: Sequence[str], limit: int = 10) -> str:
 
 def describe(error: Exception) -> str:
     """An exception as one line that means something without its traceback."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _read_json(path: Path):

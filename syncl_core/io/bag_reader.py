@@ -8,7 +8,7 @@ from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_core.io import messages
 from syncl_core.io.bag_types import bag_types
 from syncl_core.types import ObjectSet
@@ -135,7 +135,7 @@ def _parse(connection: Connection) -> dict:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     if isinstance(error, FileNotFoundError) and path.is_dir():
         return "no metadata.yaml in this folder; give a rosbag2 folder or the .mcap file itself"
     if any(sign in text for sign in ("end magic", "Truncated record", "ord() expected", "seems to be empty")):

@@ -58,13 +58,13 @@ class DenseHead(nn.Module):
         targets = clean_targets(targets)
         importance, losses = object_weights(targets, self.loss.class_balance), []
         for i, maps in enumerate(memory.feature_maps(frame)):
-            wanted = dense_targets.dense_targets(frame, targets, tuple(maps.shape[-2:]))
+            wanted = dense_targets.dense_targets(frame, targets, tuple(maps.shape[-2:]), memory.covered(frame))
             shared = self.shared(maps.flatten(0, 1))
             weight = _weight(wanted, importance)
             logits = _by_cell(self.classes(shared), maps)
             of_map = {"dense_class": self._of_classes(logits, wanted, weight, frame, targets)}
             if self.view is not None:
-                of_map["dense_view"] = self._of_view(_by_cell(self.view(shared), maps), wanted, frame)
+                of_map["dense_view"] = self._of_view(_by_cell(self.view(shared), maps), wanted)
             else:
                 of_map |= self._of_sights(memory.sights[i], wanted, weight, frame, targets)
             losses.append(of_map)
@@ -83,10 +83,10 @@ class DenseHead(nn.Module):
         of_background = torch.where(looked & ~positive, focal, 0.0).sum() / positive.sum().clamp(min=1)
         return self.loss.class_weight * (of_objects + of_background)
 
-    def _of_view(self, view: torch.Tensor, wanted: DenseTargets, frame: Frame) -> torch.Tensor:
+    def _of_view(self, view: torch.Tensor, wanted: DenseTargets) -> torch.Tensor:
         """Of one map's views [B, N, h, w, 8]."""
         positive, owner, scene, camera = _owners(wanted)
-        goal = _from_cells(wanted.view[scene, camera, owner], tuple(view.shape[2:4]), tuple(frame.images.shape[-2:]))
+        goal = _from_cells(wanted.view[scene, camera, owner], wanted.image_size)
         error = ((view - torch.where(positive[..., None], goal, 0.0)).abs() * self.view_weights).sum(dim=-1)
         return torch.where(positive, error, 0.0).sum() / positive.sum().clamp(min=1)
 
@@ -96,13 +96,13 @@ class DenseHead(nn.Module):
         """Of one map's sights [B, N, h, w, 12]; `weight` is that of the cells, [B, N, h, w]."""
         positive, owner, scene, _ = _owners(wanted)
         looked = frame.camera_valid[..., None, None].expand_as(positive)
-        where = (frame.image_from_model, tuple(frame.images.shape[-2:]), self.ground)
+        where = (frame.image_from_model, wanted.image_size, self.ground)
         goal = torch.where(positive[..., None], lift.view_of(targets.box[scene, owner], *where), 0.0)
         views = sights[..., : lift.VIEW_SIZE]
         too_far = lift.log_depth(views, *where) - lift.log_depth(goal, *where)
         error = ((views - goal).abs() * self.sight_weights).sum(dim=-1) + _DEPTH_WEIGHT * too_far.abs()
         share = _share(positive, wanted) * weight
-        middle, beside = dense_targets.middles(wanted, where[1])
+        middle, beside = dense_targets.middles(wanted)
         of_middle = sigmoid_focal_loss(
             sights[..., MIDDLE], middle.float(), self.loss.focal_alpha, self.loss.focal_gamma
         )
@@ -149,8 +149,9 @@ def _mean(values: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return torch.where(which, values, 0.0).sum() / which.sum().clamp(min=1)
 
 
-def _from_cells(view: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
+def _from_cells(view: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
     """Views [B, N, h, w, 8] with the centre as seen from the cell, and numbers of a similar size."""
+    size = tuple(view.shape[2:4])
     unit = _OFFSET_UNIT * image_size[0] / size[0]
     offset = (view[..., :2] - lift.cell_pixels(size, image_size, view.device)) / unit
     return torch.cat([offset, view[..., 2:3] - _TYPICAL_LOG_DEPTH, view[..., 3:]], dim=-1)

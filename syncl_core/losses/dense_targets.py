@@ -26,11 +26,12 @@ class DenseTargets:
 
     owner: torch.Tensor  # [B, N, h, w] int64 row of the ground truth; -1 = no object
     view: torch.Tensor  # [B, N, G, 8] float32: see VIEW_SIZE
+    image_size: tuple[int, int]  # height and width, pixels, of the image that the map covers
 
 
 @torch.no_grad()
-def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int]) -> DenseTargets:
-    """Targets for a map of `size` (rows, columns) that covers the whole image.
+def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int], image_size: tuple[int, int]) -> DenseTargets:
+    """Targets for a map of `size` (rows, columns) that covers an image of `image_size` (height, width).
 
     A cell is looked at in its centre; where objects overlap, it shows the nearest. An object inside the image has one
     cell at least, unless a nearer one covers it.
@@ -41,21 +42,21 @@ def dense_targets(frame: Frame, targets: Targets, size: tuple[int, int]) -> Dens
     depth = seen[..., 2]
     pixels = (seen[..., :2] / depth.clamp(min=_NEAREST)[..., None]).float()  # [B, N, G, 9, 2]
     shown = (depth > _NEAREST).all(dim=-1) & targets.valid[:, None] & frame.camera_valid[..., None]
-    inside = _cells_inside(pixels[..., 1:, :], size, tuple(frame.images.shape[-2:])) & shown[..., None, None]
+    inside = _cells_inside(pixels[..., 1:, :], size, image_size) & shown[..., None, None]
     distance = torch.where(inside, depth[..., 0].float()[..., None, None], torch.inf)
     nearest, owner = distance.min(dim=2)
     view = _views(targets.box, pixels[..., 0, :], depth[..., 0], matrix)
-    return DenseTargets(owner=torch.where(nearest.isfinite(), owner, -1), view=view)
+    return DenseTargets(owner=torch.where(nearest.isfinite(), owner, -1), view=view, image_size=image_size)
 
 
 @torch.no_grad()
-def middles(wanted: DenseTargets, image_size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def middles(wanted: DenseTargets) -> tuple[torch.Tensor, torch.Tensor]:
     """Of every object's cells the one nearest to its centre, and the cells of the same object next to that one.
 
-    Both [B, N, h, w] bool. `image_size`: height and width, pixels.
+    Both [B, N, h, w] bool.
     """
     size, centers = tuple(wanted.owner.shape[-2:]), wanted.view[..., :2]
-    places = cell_pixels(size, image_size, centers.device).flatten(0, 1)  # [h*w, 2]
+    places = cell_pixels(size, wanted.image_size, centers.device).flatten(0, 1)  # [h*w, 2]
     owned = wanted.owner.flatten(2)[:, :, None] == torch.arange(centers.shape[2], device=centers.device)[:, None]
     away = (centers[..., None, :] - places).square().sum(dim=-1)  # [B, N, G, h*w]
     best = torch.where(owned, away, torch.inf).argmin(dim=-1, keepdim=True)

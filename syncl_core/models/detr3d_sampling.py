@@ -26,6 +26,10 @@ class Pyramid:
     sights: tuple[torch.Tensor, ...] = ()  # L maps [B, N, h, w, 12] of what cells see, or none (models/votes.py)
     votes: tuple[torch.Tensor, ...] = ()  # L maps [B, N, 11, h, w] of what follows from it
 
+    def covered(self, frame: Frame) -> tuple[int, int]:
+        """Height and width of the image that the maps cover, pixels."""
+        return self.image_size
+
     def feature_maps(self, frame: Frame) -> tuple[torch.Tensor, ...]:
         """Features [B, N, D, h, w] that know where they look, from fine to coarse."""
         return self.levels

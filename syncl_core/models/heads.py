@@ -21,8 +21,12 @@ class Memory:
     """What the queries look at: P = N * h * w image tokens, camera-major, then row, then column."""
 
     tokens: torch.Tensor  # [B, P, D]
-    position: torch.Tensor  # [B, P, D] depends on the calibration only
+    position: torch.Tensor  # [B, P, D] PETR: from the calibration alone; PETRv2, StreamPETR: also from the tokens
     valid: torch.Tensor  # [B, P] bool
+
+    def covered(self, frame: Frame) -> tuple[int, int]:
+        """Height and width of the image that the map covers, pixels."""
+        return tuple(frame.images.shape[-2:])
 
     def feature_maps(self, frame: Frame) -> tuple[torch.Tensor, ...]:
         """The one map [B, N, D, h, w] of this frame, whose features know where they look."""

@@ -101,7 +101,8 @@ def _seen_at(views: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
 def _line_of_sight(pixels: torch.Tensor, image_from_model: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cameras' places [B, N, 1, 1, 3] and what a metre of depth leads to [B, N, h, w, 3], float32, model frame."""
     model_from_image = torch.linalg.inv_ex(image_from_model).inverse.float()[:, :, None, None]
-    ahead = (model_from_image[..., :3, :2] @ pixels[..., None])[..., 0] + model_from_image[..., :3, 2]
+    # Multiplied and summed: autocast would round a product of matrices to bfloat16, and places by decimetres.
+    ahead = (model_from_image[..., :3, :2] * pixels[..., None, :]).sum(dim=-1) + model_from_image[..., :3, 2]
     return model_from_image[..., :3, 3], ahead
 
 

@@ -84,7 +84,8 @@ class VoteCount(nn.Module):
         scores = torch.cat([self.stay(x).float(), belief.masked_fill(~seen, -torch.inf)], dim=-1)
         weights = scores.softmax(dim=-1)
         stay, weights = weights[..., :1], weights[..., 1:]
-        code = torch.einsum("bmv,bmvc->bmc", weights, codes)
-        moved = torch.einsum("bmv,bmvc->bmc", weights, away.clamp(-_FARTHEST, _FARTHEST))
+        # Multiplied and summed: autocast would round a product of matrices to bfloat16.
+        code = (weights[..., None] * codes).sum(dim=2)
+        moved = (weights[..., None] * away.clamp(-_FARTHEST, _FARTHEST)).sum(dim=2)
         news = torch.cat([with_center(code, moved), stay], dim=-1)
         return Verdict(code=code, stay=stay), self.embed(news)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.utils import _pytree
 
 from syncl_core.tensors import Tracks
 
@@ -16,6 +17,12 @@ def track_rows(tracks: Tracks) -> np.ndarray:
         *(getattr(tracks, name)[0] for name in ("center", "size", "velocity")),
     ]
     return torch.cat([column.double() for column in columns], dim=1).cpu().numpy()
+
+
+def all_finite(state: object) -> bool:
+    """Whether no number of a state is NaN or infinite: one would spread to all tracks, which look at each other."""
+    numbers = [x for x in _pytree.tree_leaves(state) if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    return not numbers or bool(torch.stack([x.isfinite().all() for x in numbers]).all())
 
 
 def dropped_tracks(state: object) -> int:

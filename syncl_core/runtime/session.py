@@ -23,7 +23,7 @@ from syncl_core.frames import prepare_frame
 from syncl_core.rectify import Rectifier
 from syncl_core.runtime import device_errors
 from syncl_core.runtime.coasting import coasted
-from syncl_core.runtime.on_host import dropped_tracks, track_rows
+from syncl_core.runtime.on_host import all_finite, dropped_tracks, track_rows
 from syncl_core.runtime.problems import Problem, ProblemLog
 from syncl_core.runtime.surroundings import Surroundings, network_intrinsics
 from syncl_core.tensors import Frame, Tracks, from_dict, to_dict
@@ -59,15 +59,17 @@ class TrackerSession:
     def process(self, frame_set: FrameSet) -> StepReport:
         """One step. Memory is kept if it fails.
 
-        Raises RejectedSetError, naming the camera, if the set cannot be used, and DeviceError if the device failed
-        twice.
+        Raises RejectedSetError, naming the camera, if the set cannot be used, InputError if the tracker made numbers
+        that are not finite of it, and DeviceError if the device failed twice.
         """
         started = time.perf_counter()
         frame, rejected = self._retried(lambda: self._prepare(frame_set))
         frame_set = _without(frame_set, rejected)
         reason = self._retried(lambda: self._begin_if_needed(frame_set))
         prepared = time.perf_counter()
-        state, rows, dropped, stepped = self._retried(lambda: self._infer(frame))
+        state, rows, dropped, finite, stepped = self._retried(lambda: self._infer(frame))
+        if not finite:
+            raise InputError(f"the tracker's memory at {frame_set.t_ns} ns is not finite: is the checkpoint broken?")
         objects = self._objects(rows, frame_set)
         self._state, self._dropped, self._last_ns, self._reset_reason = state, dropped, frame_set.t_ns, ""
         self._watch(frame_set)
@@ -163,14 +165,15 @@ class TrackerSession:
         self._problems.add("rejected_set", message)
         raise RejectedSetError(message)
 
-    def _infer(self, frame: Frame) -> tuple[State, np.ndarray, int, float]:
-        """The state after the frame, the rows of its tracks, how many found no slot, and when the step was through."""
+    def _infer(self, frame: Frame) -> tuple[State, np.ndarray, int, bool, float]:
+        """The state after the frame, the rows of its tracks, how many found no slot, whether all of it is finite, and
+        when the step was through."""
         # From pinned memory the images are copied while the host goes on.
         frame = _pytree.tree_map(lambda tensor: tensor.to(self._device, non_blocking=True), frame)
         with torch.inference_mode():
             state, tracks = self._step(self._state, frame)
             stepped = time.perf_counter()
-            return state, track_rows(tracks), dropped_tracks(state), stepped
+            return state, track_rows(tracks), dropped_tracks(state), all_finite(state), stepped
 
     def _retried(self, work):
         return device_errors.twice(work, self._device, lambda message: self._problems.add("device_retry", message))

@@ -12,11 +12,12 @@ import yaml
 from public_files import detector_config, numbered, petr_file, pftrack_file, public_shapes, with_backbone
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_mutr3d import mutr3d_config
 from tiny_tracker import drive, shake, tiny_config, tiny_tracker
 
 from syncl_core.checkpoint import load_checkpoint, save_checkpoint
 from syncl_core.cli import main
-from syncl_core.config import config_to_dict, load_config
+from syncl_core.config import config_to_dict, load_config, with_values
 from syncl_core.convert import convert
 from syncl_core.errors import InputError
 from syncl_core.models import box_code
@@ -198,6 +199,13 @@ def test_backbones_start_a_network(backbone, prefix, extra):
     assert converted.tensors.keys() == {f"img_backbone.{name}" for name in shapes}
     for name in frozen:
         assert converted.tensors[f"img_backbone.{name}"].flatten()[0] == tensors[prefix + name].flatten()[0]
+
+
+def test_a_backbone_starts_a_network_with_parts_of_our_own():
+    config = with_values(mutr3d_config(), {"model": {"detr3d": {"votes": True, "proposals": True, "tower": 1}}})
+    names = build_tracker(config).img_backbone.state_dict()
+    converted = convert(numbered({f"img_backbone.{k}": tuple(v.shape) for k, v in names.items()}), config)
+    assert {"voter", "proposer", "tower"} <= set(converted.lacking)
 
 
 def test_another_network_is_refused(tmp_path, config_file, capsys):

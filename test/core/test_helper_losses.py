@@ -56,11 +56,12 @@ def test_dense_targets_equal_the_slow_ones(size, mirrored):
     config, clip = _clip(**({"flip": 1.0, "resize": [1.0, 1.3]} if mirrored else {}))
     for frame, targets in zip(clip.frames, clip.targets, strict=True):
         frame = dataclasses.replace(frame, camera_valid=torch.tensor([[True, True, True], [True, False, True]]))
-        ours = dense_targets(frame, targets, size)
-        of_cells = middles(ours, tuple(frame.images.shape[-2:]))
+        image_size = tuple(frame.images.shape[-2:])
+        ours = dense_targets(frame, targets, size, image_size)
+        of_cells = middles(ours)
         for b in range(2):
             args = (frame.image_from_model[b].numpy(), frame.camera_valid[b], targets.box[b].double().numpy())
-            slow = slow_dense(*args, targets.valid[b], size, tuple(frame.images.shape[-2:]))
+            slow = slow_dense(*args, targets.valid[b], size, image_size)
             owner, view, middle, beside = slow
             assert np.array_equal(ours.owner[b].numpy(), owner)
             assert all(np.array_equal(one[b].numpy(), two) for one, two in zip(of_cells, (middle, beside), strict=True))
@@ -73,14 +74,14 @@ def test_a_mirrored_image_has_mirrored_targets():
     """Left and right change places, and so does the side a thing faces; distances stay."""
     _, straight = _clip()
     _, mirrored = _clip(flip=1.0, resize=[1.0, 1.0])
-    a = dense_targets(straight.frames[0], straight.targets[0], (5, 8))
-    b = dense_targets(mirrored.frames[0], mirrored.targets[0], (5, 8))
+    image_size = tuple(straight.frames[0].images.shape[-2:])
+    a = dense_targets(straight.frames[0], straight.targets[0], (5, 8), image_size)
+    b = dense_targets(mirrored.frames[0], mirrored.targets[0], (5, 8), image_size)
     assert torch.equal(a.owner, b.owner.flip(-1))
     rows = torch.arange(a.view.shape[2])
     shown = (a.owner.flatten(2)[..., None] == rows).any(dim=2)  # [B, N, G]
     assert shown.any()
-    width = straight.frames[0].images.shape[-1]
-    assert torch.allclose(a.view[..., 0][shown], width - b.view[..., 0][shown], atol=1e-3)
+    assert torch.allclose(a.view[..., 0][shown], image_size[1] - b.view[..., 0][shown], atol=1e-3)
     assert torch.allclose(a.view[..., 6][shown], -b.view[..., 6][shown], atol=1e-5)
     assert torch.allclose(a.view[..., [1, 2, 3, 4, 5, 7]][shown], b.view[..., [1, 2, 3, 4, 5, 7]][shown], atol=1e-3)
 
@@ -128,8 +129,9 @@ def _slow_dense_loss(maps, head, frame, targets, balance):
     """Of the classes and of the views of one map, without weights of their own."""
     shared = head.shared(maps.flatten(0, 1))
     logits, view = (x.unflatten(0, maps.shape[:2]).double() for x in (head.classes(shared), head.view(shared)))
-    wanted = dense_targets(frame, targets, tuple(maps.shape[-2:]))
-    cells, (height, width) = Counter(_cells_of(wanted.owner)), frame.images.shape[-2:]
+    image_size = height, width = tuple(frame.images.shape[-2:])
+    wanted = dense_targets(frame, targets, tuple(maps.shape[-2:]), image_size)
+    cells = Counter(_cells_of(wanted.owner))
     cell = torch.tensor([width / maps.shape[-1], height / maps.shape[-2]])
     of_objects = background = shares = l1 = number = 0.0
     for b, n, i, j in np.ndindex(*wanted.owner.shape):
@@ -154,18 +156,23 @@ def _slow_dense_loss(maps, head, frame, targets, balance):
     return of_objects / shares + background / number, l1 / number
 
 
-@pytest.mark.parametrize("balance", [0.0, 0.5])
+@pytest.mark.parametrize(("balance", "image_size"), [(0.0, (32, 64)), (0.5, (32, 64)), (0.0, (48, 96))])
 @torch.no_grad()
-def test_what_the_loss_of_votes_counts(balance):
-    """Cell by cell: what is seen, how deep it comes to lie, where the middle is, and whether there is anything."""
-    frame, targets, head, memory = _half_blind(balance, **KINDS["detr3d_votes"])
+def test_what_the_loss_of_votes_counts(balance, image_size):
+    """Cell by cell: what is seen, how deep it comes to lie, where the middle is, and whether there is anything.
+
+    Maps may cover a larger image than there is, which is padded.
+    """
+    detr3d = {"votes": True, "pad_multiple": image_size[0]}
+    frame, targets, head, memory = _half_blind(balance, **KINDS["detr3d_votes"] | {"detr3d": detr3d})
+    assert memory.image_size == image_size
     important = _importance(targets, balance)
     losses = head(memory, frame, targets)
     sums = {"dense_sight": [], "dense_middle": [], "dense_belief": []}
     for sights, votes in zip(memory.sights, memory.votes, strict=True):
-        size, image_size = tuple(sights.shape[2:4]), tuple(frame.images.shape[-2:])
-        wanted = dense_targets(frame, targets, size)
-        is_middle, beside = middles(wanted, image_size)
+        size = tuple(sights.shape[2:4])
+        wanted = dense_targets(frame, targets, size, image_size)
+        is_middle, beside = middles(wanted)
         depth_of = _depths(votes[:, :, :10], frame)
         error = focal = number = 0.0
         doubts, cells = {True: [], False: []}, Counter(_cells_of(wanted.owner))

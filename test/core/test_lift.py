@@ -68,7 +68,7 @@ def test_there_and_back(ground):
     """Views of real boxes lift to the boxes, wherever the road is thought to be."""
     clip = _clip()
     frame, targets = clip.frames[0], clip.targets[0]
-    wanted = dense_targets(frame, targets, SIZE)
+    wanted = dense_targets(frame, targets, SIZE, IMAGE)
     shown = wanted.owner >= 0
     code = targets.box[torch.arange(2).view(-1, 1, 1, 1), wanted.owner.clamp(min=0)]
     views = lift.view_of(code, frame.image_from_model, IMAGE, ground)

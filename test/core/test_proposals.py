@@ -135,6 +135,14 @@ def test_a_clip_teaches_what_proposes():
     assert all(g.abs().sum() > 0 for name, g in gradients.items() if name.startswith("proposer."))
 
 
+def test_as_many_cells_as_proposals():
+    """Three cameras of 48x96 pixels have 216 cells of 8 pixels."""
+    config = with_values(mutr3d_config(), {"model": PROPOSING})
+    with_values(config, {"model": {"num_queries": 216}})
+    with pytest.raises(InputError, match="^model.num_queries: 217 proposals from 216 cells"):
+        with_values(config, {"model": {"num_queries": 217}})
+
+
 def test_proposals_need_votes():
     with pytest.raises(InputError, match="^model.detr3d.proposals: come from votes"):
         with_values(mutr3d_config(), {"model": {"detr3d": {"proposals": True}}})

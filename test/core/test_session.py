@@ -180,6 +180,25 @@ def test_boxes_that_are_not_finite_are_refused():
         TrackerSession(step, init_state, CONFIG).process(frame_set(T0))
 
 
+def test_a_memory_that_is_not_finite_is_refused_and_the_last_one_kept():
+    """One NaN would spread to all tracks and stay: a tracker that shows nothing, and nobody told."""
+    broken = []
+
+    def step(state, frame):
+        state, tracks = fake_step(state, frame)
+        query = state.query.masked_fill(torch.tensor(bool(broken)), torch.nan)
+        return dataclasses.replace(state, query=query), tracks
+
+    session = TrackerSession(step, init_state, CONFIG)
+    first = session.process(frame_set(T0))
+    broken.append(True)
+    with pytest.raises(InputError, match=f"memory at {T0 + SECOND} ns is not finite"):
+        session.process(frame_set(T0 + SECOND))
+    broken.clear()
+    report = session.process(frame_set(T0 + 3 * SECOND // 2))
+    assert report.objects.ids[0] == f"{first.session}-2" and report.reset_reason == ""
+
+
 def test_snapshot_on_disk_continues_with_the_same_identities(session, tmp_path):
     session.process(frame_set(T0))
     torch.save(session.snapshot(), tmp_path / "memory.pt")

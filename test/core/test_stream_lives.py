@@ -6,9 +6,6 @@ import pytest
 import torch
 from tiny_stream import stream_drive, tiny_stream
 
-from syncl_core.models.box_code import code_center, code_velocity, code_yaw
-from syncl_core.tracking.base import Decision
-
 
 def _scripted(tracker, state, frame, scores: dict[int, tuple[float, int]]):
     """A step in which row i gets the score and label scores[i], every other row a low score."""
@@ -23,7 +20,7 @@ def _scripted(tracker, state, frame, scores: dict[int, tuple[float, int]]):
 @torch.inference_mode()
 def test_tracks_are_born_keep_their_identity_and_die():
     """Thresholds 0.4 and 0.35, three misses in a row; rows 0 to 11 are object queries, 12 to 17 slots."""
-    tracker = tiny_stream("mutr3d", 5, max_age=3, output_threshold=0.35)
+    tracker = tiny_stream("mutr3d", 5, max_age=3)
     state = tracker.init_state()
     script = [
         ({2: (0.5, 0), 5: (0.6, 3), 8: (0.39, 0), 9: (0.9, 8)}, {0: 0, 1: 0}),  # 8 is unsure, 9 is no tracked class
@@ -76,41 +73,3 @@ def test_the_queue_takes_the_best_rows_and_forgets_the_oldest():
         if i == 0:
             assert not state.queue.feature[0, 5:].any()
             assert torch.equal(state.queue.center[0, 5:9], tracker.pts_bbox_head.pseudo_centers())
-
-
-@torch.inference_mode()
-def test_a_track_that_is_not_seen_moves_on_with_its_velocity():
-    """No life cycle of ours decides so, but a decision may: in the world the box goes straight on, and is not shown."""
-    tracker, (before, after) = tiny_stream("mutr3d", 5), stream_drive(2)
-    _, old = _scripted(tracker, tracker.init_state(), before, {row: (0.6, 0) for row in (1, 4, 9)})
-    observation = tracker.observe(old, after)
-    alive = observation.track_id >= 0
-    decision = Decision(keep=alive, seen=torch.zeros_like(alive), misses=alive.long())
-    new = tracker.commit(observation, decision)
-    ours, theirs = new.slots.track_id[0] >= 0, old.slots.track_id[0] >= 0
-    assert new.slots.track_id[0, ours].tolist() == [0, 1, 2] and not tracker.read(new).valid.any()
-    assert torch.equal(new.slots.entry.feature[0, ours], old.slots.entry.feature[0, theirs])
-    seconds = (after.t_ns - before.t_ns).item() / 1e9
-    assert new.slots.entry.seconds()[0, ours].tolist() == pytest.approx([seconds] * 3)
-    for was, now in zip(old.slots.box[0, theirs].double(), new.slots.box[0, ours].double(), strict=True):
-        (turn, place), (new_turn, new_place) = _in_world(before), _in_world(after)
-        velocity = turn[:2, :2] @ code_velocity(was)
-        ahead = torch.cat([velocity * seconds, torch.zeros(1, dtype=torch.float64)])
-        _close(new_turn @ code_center(now) + new_place, turn @ code_center(was) + place + ahead)
-        _close(new_turn[:2, :2] @ code_velocity(now), velocity)
-        _close(_heading(new_turn, now), _heading(turn, was))
-        _close(now[[2, 3, 5]], was[[2, 3, 5]])
-    assert (torch.atan2(new_turn[1, 0], new_turn[0, 0]) - torch.atan2(turn[1, 0], turn[0, 0])).abs() > 0.1
-
-
-def _in_world(frame) -> tuple[torch.Tensor, torch.Tensor]:
-    return frame.global_from_model[0, :3, :3], frame.global_from_model[0, :3, 3]
-
-
-def _heading(turn: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    yaw = code_yaw(box)
-    return turn[:2, :2] @ torch.stack([yaw.cos(), yaw.sin()])
-
-
-def _close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-6)

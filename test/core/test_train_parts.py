@@ -6,6 +6,7 @@ import struct
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from train_fixture import ToySource, toy_config
 
 from syncl_core.checkpoint import save_checkpoint, start_from
@@ -298,3 +299,44 @@ def test_start_names_what_does_not_fit(tmp_path):
     shorter = with_values(toy_config(), {"model": {"pc_range": [-40, -40, -5, 40, 40, 3]}})
     with pytest.raises(InputError, match=rf"^{path}: model.pc_range: the checkpoint has "):
         start_from(path, build_tracker(shorter))
+
+
+@pytest.mark.parametrize("changes", [{"num_heads": 1}, {"backbone": "resnet50"}])
+def test_weights_of_a_network_that_works_out_something_else_start_nothing(changes, tmp_path):
+    """Every tensor has its place, and none of them means the same."""
+    path, config = tmp_path / "start.safetensors", with_values(toy_config(), {"model": {"backbone": "resnet50_caffe"}})
+    save_checkpoint(path, build_tracker(config))
+    (key,) = changes
+    with pytest.raises(InputError, match=rf"^{path}: model.{key}: the checkpoint has "):
+        start_from(path, build_tracker(with_values(config, {"model": changes})))
+
+
+@pytest.mark.parametrize("framework", ["pf_track", "mutr3d"])
+def test_a_class_head_for_tracks_starts_as_that_of_object_queries(framework, tmp_path):
+    detector = {"pf_track": "petr", "mutr3d": "detr3d"}[framework]
+    config = with_values(toy_config(), {"model": {"framework": framework, "detector": detector}})
+    path, plain = tmp_path / "start.safetensors", build_tracker(config, seed=1)
+    save_checkpoint(path, plain)
+    tracker = build_tracker(with_values(config, {"model": {"track_class_head": True}}), seed=2)
+    assert start_from(path, tracker) == []
+    weights, own = plain.state_dict(), tracker.state_dict()
+    for name in own.keys() - weights.keys():
+        twin = name.replace("track_cls_branches", "cls_branches").replace("known_track_cls", "track_cls")
+        assert torch.equal(own[name], weights[twin]), name
+
+
+def test_what_stays_untrained_is_named_as_finely_as_it_must(tmp_path):
+    path, config = tmp_path / "start.safetensors", toy_config()
+    save_checkpoint(path, build_tracker(with_values(config, {"model": {"num_layers": 1}})))
+    deeper = build_tracker(with_values(config, {"model": {"num_layers": 2}}))
+    (line,) = start_from(path, deeper)
+    assert line.startswith(f"{path}: untrained: pts_bbox_head.") and "img_backbone" not in line
+
+
+def test_public_safetensors_start_a_network(tmp_path):
+    path, tracker = tmp_path / "backbone.safetensors", build_tracker(toy_config(), seed=1)
+    names = {k: v.clone() for k, v in tracker.state_dict().items() if k.startswith("img_backbone.")}
+    save_file(names, path, metadata={"format": "pt"})
+    started = build_tracker(toy_config(), seed=2)
+    assert "img_backbone" not in start_from(path, started)[0]
+    assert all(torch.equal(started.state_dict()[name], value) for name, value in names.items())

@@ -57,6 +57,23 @@ def test_a_cell_votes_from_its_features_and_its_ray():
 
 
 @torch.no_grad()
+def test_places_are_as_exact_in_half_precision():
+    """What follows from geometry alone; what networks say may be rounded."""
+    config, clip = _clip()
+    matrix, generator = clip.frames[0].image_from_model, torch.Generator().manual_seed(1)
+    views = torch.randn(2, 3, 5, 8, 10, generator=generator)
+    count = _random(VoteCount(16), 3)
+    x, votes = torch.randn(2, 4, 16, generator=generator), torch.randn(2, 4, 6, 11, generator=generator) * 3
+    seen, place = torch.rand(2, 4, 6, generator=generator) < 0.6, torch.randn(2, 4, 3, generator=generator) * 10
+    codes, verdict = lift(views, matrix, (40, 64), -1.2), count(x, votes, seen, place)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(lift(views, matrix, (40, 64), -1.2), codes)
+        half = count(x, votes, seen, place)[0]
+    leaves = (1 - half.stay) / (1 - verdict.stay)  # the share that stays comes from a layer, in half precision
+    torch.testing.assert_close(half.code, verdict.code * leaves, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_votes_are_counted_as_one_by_one():
     generator = torch.Generator().manual_seed(2)
     count = _random(VoteCount(16), 3)

@@ -5,9 +5,12 @@ one below `filter_threshold` is missed once more and dies when that makes `max_a
 is no coasting: whatever its score, a living track takes what the network said.
 """
 
+import dataclasses
+
 import torch
 
 from syncl_core.config import TrackConfig
+from syncl_core.tensors import Tracks
 from syncl_core.tracking.base import Decision
 from syncl_core.tracking.duplicates import without_duplicates
 
@@ -36,3 +39,8 @@ def judge(
     keep = trackable & ((new & confident) | (alive & ~dies))
     keep = without_duplicates(keep, box, score, alive & ~weak, config.duplicate_distance)
     return Decision(keep=keep, seen=alive | new, misses=misses)
+
+
+def shown(tracks: Tracks, score: torch.Tensor, config: TrackConfig) -> Tracks:
+    """`tracks` without those that live on, but with a score [B, K] below `filter_threshold`."""
+    return dataclasses.replace(tracks, valid=tracks.valid & (score >= config.filter_threshold))

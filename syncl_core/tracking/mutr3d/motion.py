@@ -36,10 +36,3 @@ def new_from_old(old_pose: torch.Tensor, new_pose: torch.Tensor, old_t_ns: torch
 def to_new_frame(points: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
     """Points [B, K, 3] through transform [B, 4, 4] float64."""
     return (points.double() @ transform[:, :3, :3].transpose(1, 2) + transform[:, None, :3, 3]).to(points.dtype)
-
-
-def turn(vectors: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
-    """Horizontal vectors [B, K, 2], such as velocities, turned by the heading of transform [B, 4, 4] float64."""
-    yaw = torch.atan2(transform[:, 1, 0], transform[:, 0, 0])[:, None].to(vectors.dtype)
-    x, y = vectors.unbind(-1)
-    return torch.stack([yaw.cos() * x - yaw.sin() * y, yaw.sin() * x + yaw.cos() * y], dim=-1)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from syncl_core.config import SynclConfig, TrackConfig
-from syncl_core.models.box_code import CODE_SIZE, code_velocity, with_center
+from syncl_core.config import SynclConfig
+from syncl_core.models.box_code import CODE_SIZE, code_velocity
 from syncl_core.tensors import Frame, device_value
 from syncl_core.tracking.mutr3d import motion
 
@@ -71,22 +71,13 @@ def init_state(config: SynclConfig, batch: int = 1, device: torch.device | str |
     )
 
 
-def propagate(state: MUTR3DState, frame: Frame, config: TrackConfig) -> MUTR3DState:
+def propagate(state: MUTR3DState, frame: Frame) -> MUTR3DState:
     """Move the tracks to the time and the model frame of `frame`. Before the first frame nothing moves.
 
-    Reference points move, which is all that the released tracker moves and all that the network looks at. `exact` also
-    moves and turns the box that a track had.
+    Reference points move: all that the network looks at. The box that a track had stays as it was; `commit` replaces
+    it, whatever becomes of the track.
     """
     transform = motion.new_from_old(state.global_from_model, frame.global_from_model, state.t_ns)
     seconds = motion.elapsed_seconds(state.t_ns, frame.t_ns)
     reference = motion.carry_over(state.reference, code_velocity(state.box), seconds, transform)
-    box = _turned(with_center(state.box, reference), transform) if config.ego_update == "exact" else state.box
-    state = dataclasses.replace(state, reference=reference, box=box)
-    return dataclasses.replace(state, global_from_model=frame.global_from_model, t_ns=frame.t_ns)
-
-
-def _turned(box: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
-    """Box codes [B, K, 10] with heading and velocity turned into the new frame."""
-    # The code's angle counts clockwise; as a vector (cos, sin) it turns the other way.
-    angle = motion.turn(box[..., 6:8].flip(-1), transform.transpose(1, 2)).flip(-1)
-    return torch.cat([box[..., :6], angle, motion.turn(code_velocity(box), transform)], dim=-1)
+    return dataclasses.replace(state, reference=reference, global_from_model=frame.global_from_model, t_ns=frame.t_ns)

@@ -45,7 +45,7 @@ class MUTR3D(DETR3D, Tracker):
         parallel: bool = False,
         memory: Pyramid | None = None,
     ) -> Observation:
-        state = propagate(state, frame, self.config.track)
+        state = propagate(state, frame)
         memory = self.encode(frame) if memory is None else memory
         objects = self.object_queries(memory)
         queries = self._queries(state, objects)
@@ -97,8 +97,7 @@ class MUTR3D(DETR3D, Tracker):
         return clear_free_rows(self._prepare(state, features), ROW_FIELDS)
 
     def read(self, state: MUTR3DState) -> Tracks:
-        tracks = read_tracks(state, self.config)
-        return dataclasses.replace(tracks, valid=tracks.valid & (state.score >= self.config.track.filter_threshold))
+        return lifecycle.shown(read_tracks(state, self.config), state.score, self.config.track)
 
     def _prepare(self, state: MUTR3DState, features: torch.Tensor) -> MUTR3DState:
         """Memory and queries for the next frame, from this frame's features [B, K, D]."""

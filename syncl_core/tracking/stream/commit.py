@@ -2,19 +2,14 @@
 
 import dataclasses
 
-import torch
-
 from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import code_center, code_velocity
 from syncl_core.models.heads import HeadOutput
-from syncl_core.models.stream_memory import found_now, join, select, where
+from syncl_core.models.stream_memory import found_now, join, select
 from syncl_core.tracking.base import Decision
 from syncl_core.tracking.class_memory import remember_class
 from syncl_core.tracking.slots import best_rows, give_identities
 from syncl_core.tracking.stream.state import Slots, StreamState, clear_free, free_slots
-
-COAST_SCORE = 0.01
-"""Score of a track that was not seen: below every output threshold, and first to go when slots are short."""
 
 
 def observed(head: HeadOutput) -> Slots:
@@ -34,15 +29,15 @@ def with_new_rows(slots: Slots, num_rows: int) -> Slots:
 
 
 def commit_rows(state: StreamState, rows: Slots, news: Slots, decision: Decision, config: SynclConfig) -> StreamState:
-    """The state with the K best rows that are kept. `rows` [B, M] is what they were, `news` what the network said."""
+    """The state with the K best rows that are kept. `rows` [B, M] is what they were, `news` what the network said.
+
+    There is no coasting: a row that is kept takes what the network said.
+    """
     evidence, label = remember_class(rows.evidence, news.evidence, config)
     news = dataclasses.replace(news, evidence=evidence, label=label)
-    coasting = dataclasses.replace(rows, score=torch.full_like(rows.score, COAST_SCORE))
     alive = rows.track_id >= 0
     track_id = rows.track_id if decision.identity is None else decision.identity
-    rows = dataclasses.replace(
-        where(decision.seen, news, coasting), track_id=track_id, misses=decision.misses, age=rows.age + alive
-    )
+    rows = dataclasses.replace(news, track_id=track_id, misses=decision.misses, age=rows.age + alive)
     slots = state.slots.track_id.shape[1]
     index = best_rows(decision.keep, rows.score, slots)
     kept, rows = decision.keep.gather(1, index), select(rows, index)

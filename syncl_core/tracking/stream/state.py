@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from syncl_core.config import SynclConfig
-from syncl_core.models.box_code import CODE_SIZE, code_center, code_velocity, with_center
+from syncl_core.models.box_code import CODE_SIZE
 from syncl_core.models.position import relative_transform
 from syncl_core.models.stream_memory import Entries, advance, empty_entries, where
 from syncl_core.tensors import Frame, device_value
-from syncl_core.tracking.mutr3d.motion import to_new_frame, turn
 
 
 @device_value
@@ -19,7 +18,7 @@ class Slots:
     """R tracks per scene; track_id -1 marks a free row. `entry` is what a track is asked for again with."""
 
     entry: Entries  # of the frame that last saw the track
-    box: torch.Tensor  # [B, R, 10] box code, in the model frame of now
+    box: torch.Tensor  # [B, R, 10] box code, model frame of the frame that last saw the track
     score: torch.Tensor  # [B, R]
     label: torch.Tensor  # [B, R] int64
     evidence: torch.Tensor  # [B, R, C] probabilities of the classes, summed over frames (class_memory.py)
@@ -72,8 +71,8 @@ def free_slots(batch: int, rows: int, dim: int, classes: int, device: torch.devi
 def propagate(state: StreamState, frame: Frame) -> StreamState:
     """Everything as seen from `frame`. Before the first frame nothing moves.
 
-    Entries keep their centres at rest in the world, as released: the network knows velocity and time. A track's box,
-    which counts only where the network has nothing new to say, moves on with its velocity.
+    Entries keep their centres at rest in the world, as released: the network knows velocity and time. A track's box
+    stays as it was; `commit_rows` replaces it, whatever becomes of the track.
     """
     started = state.t_ns >= 0
     passed_ns = torch.where(started, frame.t_ns - state.t_ns, 0)
@@ -82,11 +81,7 @@ def propagate(state: StreamState, frame: Frame) -> StreamState:
         relative_transform(frame.global_from_model, state.global_from_model),
         torch.eye(4, dtype=torch.float64, device=started.device),
     )
-    slots = dataclasses.replace(
-        state.slots,
-        entry=advance(state.slots.entry, new_from_old, passed_ns),
-        box=_move_boxes(state.slots.box, new_from_old, passed_ns),
-    )
+    slots = dataclasses.replace(state.slots, entry=advance(state.slots.entry, new_from_old, passed_ns))
     return dataclasses.replace(
         state,
         queue=advance(state.queue, new_from_old, passed_ns),
@@ -94,16 +89,6 @@ def propagate(state: StreamState, frame: Frame) -> StreamState:
         global_from_model=frame.global_from_model,
         t_ns=frame.t_ns,
     )
-
-
-def _move_boxes(box: torch.Tensor, new_from_old: torch.Tensor, passed_ns: torch.Tensor) -> torch.Tensor:
-    """Constant velocity, then the new model frame: centre, heading and velocity of box codes [B, R, 10]."""
-    ahead = code_velocity(box) * (passed_ns.double() / 1e9).float()[:, None, None]
-    center = to_new_frame(code_center(box) + torch.nn.functional.pad(ahead, (0, 1)), new_from_old)
-    # The code's sine and cosine are minus the heading's unit vector: they turn like one.
-    angle, velocity = turn(box[..., 6:8], new_from_old), turn(code_velocity(box), new_from_old)
-    moved = torch.cat([box[..., :6], angle, velocity], dim=-1)
-    return with_center(moved, center)
 
 
 def clear_free(slots: Slots) -> Slots:

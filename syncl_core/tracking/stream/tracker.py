@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 from syncl_core.models.decoder import Context
 from syncl_core.models.heads import Queries
+from syncl_core.tensors import Tracks
 from syncl_core.tracking.base import Decision, Observation
 from syncl_core.tracking.mutr3d import lifecycle
 from syncl_core.tracking.stream.commit import observed, with_new_rows
@@ -48,6 +49,9 @@ class StreamTracker(StreamDetector):
             self.config.track,
             self.config.num_tracking_classes,
         )
+
+    def read(self, state: StreamState) -> Tracks:
+        return lifecycle.shown(super().read(state), state.slots.score, self.config.track)
 
     def rows_before(self, observation: Observation) -> Slots:
         """What the M rows were before this frame: free where the object queries stand, then the tracks."""

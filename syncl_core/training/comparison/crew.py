@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Protocol
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_core.io.files import make_folder, write_text
 
 ERROR, RUN_LOG, LOCK = "error.txt", "run.log", ".lock"
@@ -156,7 +156,7 @@ def _work(task: Task, device: str, threads: int, leash: Connection) -> None:
         code = _say(task, str(error))
     except BaseException as error:
         traceback.print_exc()
-        said = " ".join(str(error).split())[:300]
+        said = one_line(error)[:300]
         code = _say(task, f"{type(error).__name__}: {said}; see {task.folder / RUN_LOG}")
     sys.stdout.flush()
     sys.stderr.flush()

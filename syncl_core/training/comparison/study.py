@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncl_core.config import SynclConfig, config_from_dict, config_to_dict, with_values
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, one_line
 from syncl_core.io.files import write_text
 from syncl_core.train_config import FREE_TO_CHANGE
 from syncl_core.training.ablations import ABLATIONS, ablated, baseline_of
@@ -149,7 +149,7 @@ def load_study(folder: Path) -> Study:
     except OSError:
         raise InputError(f"{path}: no such file; {folder} holds no comparison of syncl ablate") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a study of this program ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not a study of this program ({one_line(error)})") from None
 
 
 def _config_of(study: Study, row: str, seed: int) -> SynclConfig:
