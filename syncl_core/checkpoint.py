@@ -88,11 +88,12 @@ def load_checkpoint(path: str | Path, config: SynclConfig | None = None, allow_l
     return tracker
 
 
-def start_from(path: str | Path, tracker: Tracker) -> list[str]:
+def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]:
     """Give a network that is about to be trained what `path` holds for it: a checkpoint of ours or a public file.
 
-    A detector's weights start a tracker, a backbone's start anything. Returns lines that say what stays untrained and
-    what is not used. Raises InputError, one line that starts with the path, if nothing fits or shapes differ.
+    A detector's weights start a tracker, a backbone's start anything. Returns the names of the tensors that now have
+    weights, and lines that say what stays untrained and what is not used. Raises InputError, one line that starts with
+    the path, if nothing fits or shapes differ.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,7 +117,7 @@ def start_from(path: str | Path, tracker: Tracker) -> list[str]:
     tracker.load_state_dict(tensors | {a: tensors[n] for a, n in aliases.items() if n in tensors}, strict=False)
     untrained = expected.keys() - tensors.keys() - aliases.keys()
     parts = {"untrained": _parts(untrained, tensors), "not used": _parts(unused, tensors)}
-    return [f"{path}: {what}: {', '.join(sorted(names))}" for what, names in parts.items() if names]
+    return set(tensors), [f"{path}: {what}: {', '.join(sorted(names))}" for what, names in parts.items() if names]
 
 
 def _object_branch(name: str) -> str:

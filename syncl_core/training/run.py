@@ -28,7 +28,7 @@ from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from syncl_core.training.progress import Progress
 from syncl_core.training.shares import clip_gradients, load_whole, load_whole_optimizer, whole, whole_tracker
-from syncl_core.training.start import spread
+from syncl_core.training.start import DECODER, carry_on, spread
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
 
@@ -78,9 +78,12 @@ def train(
     first, best = _resume(run) if resume else (0, float("-inf"))
     if start and not resume:
         tracker = whole_tracker(run.model.tracker)
-        for line in start_from(start, tracker):
-            if workers.leads:
-                print(line)
+        loaded, lines = start_from(start, tracker)
+        if workers.leads:
+            print(*lines, sep="\n", end="\n" if lines else "")
+        contents = {"query_feat_embedding.weight"}.intersection(tracker.state_dict())
+        if config.train.spread_start and contents - loaded and any(n.startswith(DECODER) for n in loaded):
+            carry_on(tracker)
         if tracker is not run.model.tracker:
             load_whole(run.model.tracker, tracker.state_dict())
     run = with_kept_maps(run, source, encoded or folder, len(dataset))

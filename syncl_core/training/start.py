@@ -9,6 +9,7 @@ from syncl_core.models.box_code import encode_boxes
 from syncl_core.models.stream_head import StreamPETRHead
 from syncl_core.tracking.base import Tracker
 
+DECODER = "pts_bbox_head.transformer."  # how the names of its weights begin
 _CAR = (4.6, 1.9, 1.7)  # metres: length, width, height
 _POSITION_GAIN = 8.0  # against the bias that all positions share, which the norm behind them would keep
 _ATTENTION_GAIN = 2.0  # of queries, keys and values
@@ -44,6 +45,22 @@ def spread(tracker: Tracker) -> None:
         for layer, part in zip(layers, car.split(sizes), strict=True):
             nn.init.zeros_(layer.weight)
             layer.bias.copy_(part)
+
+
+@torch.no_grad()
+def carry_on(tracker: Tracker) -> None:
+    """A PF-Track whose decoder is that of a trained PETR goes on as the detector did, tracks or not, in both decoders.
+
+    A PETR detector's queries have no content. The first self-attention then adds little, and its norm makes of that the
+    constant which the detector lives on. As published the contents begin with none, too: that constant is gone as soon
+    as there are tracks to look at, and SynCL's parallel decoder, which skips attention and norm, never has it. Here the
+    contents begin as what the norm makes of them, and the first self-attention adds nothing until it has learned to.
+    """
+    contents, first = tracker.query_feat_embedding.weight, tracker.pts_bbox_head.transformer["decoder"].layers[0]
+    attention, position = first.attentions[0]["attn"], tracker.embed_reference(tracker.reference_points.weight[None])
+    nothing = torch.zeros_like(position)
+    contents.copy_(first.norms[0](attention(position, attention.project(position, nothing)))[0])
+    nn.init.zeros_(attention.out_proj.weight)
 
 
 def _scatter(places: nn.Linear) -> None:

@@ -167,7 +167,10 @@ class SlowStream(SlowPFTrack):
         for row in self.tracks:
             if row["id"] is None:
                 row["id"], self.next_id = self.next_id, self.next_id + 1
-        return [row for row in self.tracks if row["score"] > self.config.track.output_threshold]
+        limit = self.config.track.filter_threshold if self.with_tracks else -1.0
+        return [
+            row for row in self.tracks if row["score"] > self.config.track.output_threshold and row["score"] >= limit
+        ]
 
     def look(self, tokens, again: list[dict], context: list[dict], pose, t_ns) -> list[dict]:
         objects = []

@@ -1,11 +1,14 @@
 """The criterion against its slow twin: every loss and gradient, every switch of the strategy, padding and batches."""
 
+import math
 import random
 
 import pytest
 import torch
 from loss_cases import contrast_weights, doubled, leaves, make_case, make_criterion, make_strategy
 from slow_frame_loss import SlowFrame
+
+from syncl_core.losses.syncl.contrastive import InstanceContrast, Pairs
 
 SWITCHES = {
     "baseline": {"enabled": False},
@@ -105,6 +108,23 @@ def _gradients(total: torch.Tensor, inputs: dict[str, torch.Tensor]) -> dict[str
         name: torch.zeros_like(value) if gradient is None else gradient
         for (name, value), gradient in zip(inputs.items(), found, strict=True)
     }
+
+
+@pytest.mark.parametrize("mlp_dim", [9, 0])
+def test_the_contrastive_term_begins_at_chance(mlp_dim):
+    """Every track of a frame is as likely: the mean over scenes of the logarithms of their numbers."""
+    config = make_strategy({"contrastive": {"mlp_dim": mlp_dim, "anchor": "object"}}).contrastive
+    contrast, features = InstanceContrast(config, 16), torch.randn(2, 2, 12, 16, requires_grad=True)
+    pairs = Pairs(
+        query_row=torch.tensor([[[0, 1, 2], [3, 4, 5]]] * 2),
+        query_object=torch.tensor([[[0, 1, -1], [2, 2, 0]]] * 2),
+        track_row=torch.tensor([[8, 9, 10], [8, 9, 10]]),
+        track_valid=torch.tensor([[True, True, False], [True, True, True]]),
+    )
+    loss = contrast(features, pairs)
+    torch.testing.assert_close(loss, torch.tensor([[math.log(2), math.log(3)]] * 2))
+    gradients = torch.autograd.grad(loss.sum(), [features, *contrast.parameters()], allow_unused=True)
+    assert not gradients[0].any() and any(g is not None and g.any() for g in gradients[1:])
 
 
 @pytest.mark.parametrize("switch", [name for name in SWITCHES if name != "syncl"])

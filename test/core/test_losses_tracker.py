@@ -67,11 +67,13 @@ def _grads(losses: list[torch.Tensor], state) -> float:
 def test_object_queries_of_the_parallel_decoder_do_not_touch_tracks_before_the_contrastive_term():
     """There is no attention between them; only the contrastive term joins them."""
     state, observation = _second_frame(tiny_tracker(34))
-    result = _criterion({"parallel": {"track_loss": False}})(observation, _world(1))
-    losses = result.losses
+    criterion = _criterion({"parallel": {"track_loss": False}})
+    losses = criterion(observation, _world(1)).losses
     assert losses["parallel_box"] > 0 and losses["contrastive"] > 0
     assert _grads([losses["parallel_class"], losses["parallel_box"]], state) == 0.0
-    assert _grads([losses["contrastive"]], state) > 0
+    assert _grads([losses["contrastive"]], state) == 0.0  # all pairs begin alike
+    torch.nn.init.normal_(criterion.strategy.contrast.mlp[-1].weight)
+    assert _grads([criterion(observation, _world(1)).losses["contrastive"]], state) > 0
     assert _grads([losses["class"], losses["box"]], state) > 0
     tracks_too = _criterion({})(observation, _world(1)).losses
     assert _grads([tracks_too["parallel_class"], tracks_too["parallel_box"]], state) > 0

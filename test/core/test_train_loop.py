@@ -176,6 +176,11 @@ def test_a_tracker_starts_from_a_detector(tmp_path, capsys):
     before, after = load_checkpoint(start).state_dict(), load_checkpoint(tmp_path / "tracker" / "last.safetensors")
     for name, value in before.items():
         torch.testing.assert_close(after.state_dict()[name], value, atol=1e-6, rtol=0)
+    assert after.state_dict()["query_feat_embedding.weight"].abs().max() < 1e-6
+    spread = dataclasses.replace(tiny_rate, train=dataclasses.replace(tiny_rate.train, spread_start=True))
+    assert train(spread, ToySource(), tmp_path / "spread", start=start)
+    carried = load_checkpoint(tmp_path / "spread" / "last.safetensors").query_feat_embedding.weight
+    assert carried.std(dim=0).max() < 0.1 < carried.std()  # nearly the same for every query
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
 from syncl_core.models.box_code import code_center, code_size
+from syncl_core.tracking.base import assigned
 from syncl_core.tracking.build import build_tracker
 from syncl_core.train_config import TrainConfig
 from syncl_core.training.ablations import ABLATIONS, ablated, format_ablations
@@ -25,7 +26,7 @@ from syncl_core.training.optimizer import learning_rate, make_optimizer, set_lea
 from syncl_core.training.progress import Progress, read_log
 from syncl_core.training.run import num_iterations
 from syncl_core.training.sources import training_source
-from syncl_core.training.start import spread
+from syncl_core.training.start import carry_on, spread
 
 
 def test_the_learning_rate_is_a_cosine_behind_a_warm_up():
@@ -232,6 +233,31 @@ def test_a_spread_start_puts_boxes_at_their_queries():
         spread(tracker)
 
 
+def test_a_tracker_carries_on_as_its_detector(tmp_path):
+    """The detector's boxes, in the ordinary decoder with tracks beside and in the parallel one; as published neither.
+
+    With one layer: later self-attentions look at tracks, and the parallel decoder has none.
+    """
+    config = with_values(toy_config(), {"model": {"num_layers": 1}})
+    detector = build_tracker(with_values(config, {"model": {"framework": "none"}}), seed=3)
+    attention = detector.pts_bbox_head.transformer["decoder"].layers[0].attentions[0]["attn"]
+    torch.nn.init.normal_(attention.in_proj_bias)  # or it would have nothing to say of queries without content
+    save_checkpoint(tmp_path / "detector.safetensors", detector)
+    frames = [make_frame(ToySource().frame_set("toy-0", i), config.image) for i in range(2)]
+    tracker, close = build_tracker(config, seed=4), []
+    for carried in (False, True):
+        start_from(tmp_path / "detector.safetensors", tracker)
+        if carried:
+            carry_on(tracker)
+        with torch.inference_mode():
+            expected = detector.observe(detector.init_state(), frames[1]).head.box[-1]
+            first = tracker.observe(tracker.init_state(), frames[0])
+            state = tracker.commit(first, assigned(torch.where(first.track_id[0] < 0, torch.arange(24), -1)[None]))
+            seen = tracker.observe(state, frames[1], parallel=True)
+        close += [(part.box[-1, :, :16] - expected).abs().max() < 1e-3 for part in (seen.head, seen.parallel)]
+    assert seen.valid[0, 16:].any() and close == [False, False, True, True]
+
+
 def test_a_spread_start_tells_stream_petrs_queries_apart():
     """They have no content of their own: what the decoder makes of them differs by their positions only."""
     stream = {"memory_length": 16, "pushed": 8, "propagated": 8}
@@ -292,7 +318,7 @@ def test_the_world_is_as_long_as_the_run_and_as_high_as_its_images():
 def test_start_names_what_does_not_fit(tmp_path):
     path = tmp_path / "start.safetensors"
     save_checkpoint(path, build_tracker(toy_config()))
-    assert start_from(path, build_tracker(toy_config())) == []
+    assert start_from(path, build_tracker(toy_config()))[1] == []
     other = with_values(toy_config(), {"model": {"ffn_dim": 65}})
     with pytest.raises(InputError, match=rf"^{path}: \S+ has shape \[64\], the network needs \[65\]$"):
         start_from(path, build_tracker(other))
@@ -318,7 +344,7 @@ def test_a_class_head_for_tracks_starts_as_that_of_object_queries(framework, tmp
     path, plain = tmp_path / "start.safetensors", build_tracker(config, seed=1)
     save_checkpoint(path, plain)
     tracker = build_tracker(with_values(config, {"model": {"track_class_head": True}}), seed=2)
-    assert start_from(path, tracker) == []
+    assert start_from(path, tracker)[1] == []
     weights, own = plain.state_dict(), tracker.state_dict()
     for name in own.keys() - weights.keys():
         twin = name.replace("track_cls_branches", "cls_branches").replace("known_track_cls", "track_cls")
@@ -329,7 +355,7 @@ def test_what_stays_untrained_is_named_as_finely_as_it_must(tmp_path):
     path, config = tmp_path / "start.safetensors", toy_config()
     save_checkpoint(path, build_tracker(with_values(config, {"model": {"num_layers": 1}})))
     deeper = build_tracker(with_values(config, {"model": {"num_layers": 2}}))
-    (line,) = start_from(path, deeper)
+    _, (line,) = start_from(path, deeper)
     assert line.startswith(f"{path}: untrained: pts_bbox_head.") and "img_backbone" not in line
 
 
@@ -338,5 +364,6 @@ def test_public_safetensors_start_a_network(tmp_path):
     names = {k: v.clone() for k, v in tracker.state_dict().items() if k.startswith("img_backbone.")}
     save_file(names, path, metadata={"format": "pt"})
     started = build_tracker(toy_config(), seed=2)
-    assert "img_backbone" not in start_from(path, started)[0]
+    loaded, (line,) = start_from(path, started)
+    assert loaded == names.keys() and "img_backbone" not in line
     assert all(torch.equal(started.state_dict()[name], value) for name, value in names.items())

@@ -44,6 +44,9 @@ class InstanceContrast(nn.Module):
             if hidden
             else nn.Linear(embed_dim, 1)
         )
+        # All pairs begin alike. A random start would be worse than chance at so low a temperature, and its gradient
+        # the largest of all.
+        nn.init.zeros_((self.mlp[-1] if hidden else self.mlp).weight)
 
     def score(self, objects: torch.Tensor, tracks: torch.Tensor) -> torch.Tensor:
         """Scores [..., P, T] by temperature of object queries [..., P, D] and track queries [..., T, D]."""
