@@ -69,7 +69,7 @@ class SyncConfig:
     anchor: str = ""  # camera whose stamps the others are compared with; "" = the first of the rig
     process_period: float = 0.5  # seconds between two processed sets; 0 = every set
     max_spread: float = 0.06  # seconds: largest distance of a camera's stamp from its expected one
-    timeout: float = 0.15  # seconds on the clock a set stays open after its first image arrived
+    timeout: float = 0.15  # seconds on the clock that a set waits for further cameras
     min_cameras: int = 6  # sets with fewer images are not processed
     reset_gap: float = 2.0  # seconds without a processed set after which tracks are forgotten
     max_extrapolation: float = 0.0  # seconds a pose may be extrapolated beyond the newest one

@@ -15,7 +15,7 @@ from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.sensor_events import sensor_events
 from syncl_core.io.topics import Topics
 from syncl_core.runtime.intake import Intake
-from syncl_core.runtime.problems import Problem
+from syncl_core.runtime.problems import Problem, ProblemLog
 from syncl_core.types import FrameSet, ObjectSet, StepReport
 
 
@@ -29,11 +29,12 @@ def bag_frame_sets(
 
     Raises InputError naming the file and the topic for unusable content, and if there is not a single set.
     """
-    intake = Intake(config, clock_ns=lambda: 0, strict=True)
+    intake, left_out = Intake(config, clock_ns=lambda: 0, strict=True), ProblemLog()
+    given = {"rectify": config.rig.rectify, "on_unusable": left_out.add}
     count = 0
     with BagReader(path) as reader:
         cameras, required = config.rig.cameras, config.sync.min_cameras
-        for _, deliver in sensor_events(reader, cameras, topics, min_cameras=required, rectify=config.rig.rectify):
+        for _, deliver in sensor_events(reader, cameras, topics, min_cameras=required, **given):
             deliver(intake)
             for frame_set in intake.poll():
                 count += 1
@@ -41,7 +42,7 @@ def bag_frame_sets(
         for frame_set in intake.finish():
             count += 1
             yield frame_set
-    problems = intake.problems()
+    problems = left_out.snapshot() | intake.problems()
     if not count:
         reasons = "; ".join(f"{name} ({problem.count} times): {problem.message}" for name, problem in problems.items())
         raise InputError(f"{path}: no complete set of images{': ' + reasons if reasons else ''}")

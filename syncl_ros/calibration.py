@@ -61,7 +61,9 @@ def _lens(where: str, entry, intrinsics: np.ndarray) -> Lens | None:
         raise InputError(f"{where}.model: expected one of {', '.join(LENS_COEFFICIENTS)}")
     model = entry["model"]
     coefficients = _numbers(f"{where}.coefficients", entry.get("coefficients"), LENS_COEFFICIENTS[model])
-    return Lens(model=model, intrinsics=intrinsics, coefficients=np.array(coefficients)) if any(coefficients) else None
+    if model != "equidistant" and not any(coefficients):
+        return None  # a pinhole; an ideal fisheye is none: r = f * theta
+    return Lens(model=model, intrinsics=intrinsics, coefficients=np.array(coefficients))
 
 
 def _mount(where: str, entry) -> np.ndarray | None:

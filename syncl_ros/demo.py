@@ -26,8 +26,9 @@ from syncl_core.errors import InputError
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.files import write_text
+from syncl_core.io.key_frames import fill_samples, filled_note, reach
 from syncl_core.io.scene_to_bag import write_scene_bag
-from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
+from syncl_core.io.submission import check_submittable, tracking_submission, write_submission
 from syncl_core.io.track_bag import MARKERS_TOPIC, TRACKS_TOPIC
 from syncl_core.types import ObjectSet
 from syncl_core.view.picture import Caption
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
     """All steps. Raises InputError naming the step's culprit."""
     started = time.monotonic()
     config = load_tracker(args.config, args.checkpoint).config  # what cannot be used must not come up after minutes
+    check_submittable(config)
     given = {name: value for name in ("config", "checkpoint") if (value := getattr(args, name))}
     with folder_taken(args.output):
         _say(1, f"scene: {args.data or 'a synthetic one'}")
@@ -185,7 +187,10 @@ def _evaluate(demo: Demo) -> tuple[list[ObjectSet], str]:
     """The recorded tracks and the text table of their official metrics."""
     with BagReader(demo.result) as reader:
         object_sets = reader.object_sets(TRACKS_TOPIC)
-    results = match_to_samples(object_sets, demo.data.samples(demo.scene))
+    samples = demo.data.samples(demo.scene)
+    results, filled = fill_samples(object_sets, samples, reach(demo.config.sync))
+    if filled:
+        print(f"note: {filled_note(demo.scene, filled, len(samples))}", file=sys.stderr)
     path = demo.output / "tracks.json"
     write_submission(path, tracking_submission(results))
     metrics = evaluate_tracking(demo.data.root, demo.data.version, [demo.scene], path, demo.output / "metrics")

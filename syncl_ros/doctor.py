@@ -19,13 +19,15 @@ from tf2_msgs.msg import TFMessage
 
 from syncl_core.checkpoint import tracker_config
 from syncl_core.errors import InputError
+from syncl_core.image_header import compressed_size
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
+from syncl_core.types import RawImage
 from syncl_ros import conversions, encodings, process
 from syncl_ros.calibration import load_calibration
 from syncl_ros.declare import Parameters
-from syncl_ros.qos import explain_missing_pose, image_qos, odometry_qos, transform_qos, why_silent
-from syncl_ros.sources import camera_input, check_odometry
+from syncl_ros.qos import explain_missing_pose, image_qos, is_latched, odometry_qos, transform_qos, why_silent
+from syncl_ros.sources import ASK_EVERY, camera_input, check_odometry, image_frame
 from syncl_ros.vehicle import load_vehicle
 from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
 
@@ -43,6 +45,8 @@ class Ears(Node):
         config = tracker_config(given.config, given.checkpoint)
         self.config, self.camera_params = parameters.configure(config)
         self.heard = Heard({camera: CameraHeard() for camera in self.config.rig.cameras})
+        self._plans = {c: camera_input(c, self.params, self.camera_params) for c in self.heard.cameras}
+        self._mounts: dict[str, str] = {}  # frames of the cameras that the calibration file mounts
         if self.params.calibration_source == "file":
             self._read_calibration()
         for camera in self.heard.cameras:
@@ -53,18 +57,16 @@ class Ears(Node):
             self.create_subscription(Odometry, given.odometry_topic, self._odometry, odometry_qos(given))
 
     def _listen_to(self, camera: str) -> None:
-        plan, qos = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
+        plan, qos = self._plans[camera], image_qos(self.params)
         self.create_subscription(plan.image_kind, plan.image_topic, lambda m: self._image(camera, m), qos)
         if self.params.calibration_source == "camera_info":
-            self.create_subscription(
-                CameraInfo, plan.info_topic, lambda m: self._info(camera, m, plan.image_topic), qos
-            )
+            self.create_subscription(CameraInfo, plan.info_topic, lambda m: self._info(camera, m), qos)
 
     def ask_the_graph(self) -> None:
         """Why silent cameras are silent, and where the vehicle's pose may be."""
         for camera, heard in self.heard.cameras.items():
             if not heard.stamps_ns:
-                plan, asked = camera_input(camera, self.params, self.camera_params), image_qos(self.params)
+                plan, asked = self._plans[camera], image_qos(self.params)
                 topic = self.resolve_topic_name(plan.image_topic)  # as remapped
                 publishers = self.get_publishers_info_by_topic(topic)
                 kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
@@ -76,17 +78,30 @@ class Ears(Node):
         heard, t_ns = self.heard.cameras[camera], messages.stamp_ns(message)
         heard.stamps_ns.append(t_ns)
         heard.age_s.append((self.get_clock().now().nanoseconds - t_ns) * 1e-9)
-        heard.frame_id = self.camera_params[camera].frame_id or message.header.frame_id or frame_of(camera)
+        own, mounted = self.camera_params[camera], camera in self._mounts
+        heard.frame_id = image_frame(camera, own, message.header.frame_id, mounted)
+        if heard.model is None and len(heard.stamps_ns) % ASK_EVERY == 1:
+            self._listen_to_latched(camera)
         try:
-            encodings.bridged(message) if encodings.needs_bridge(message) else messages.raw_image_from(message)
-            heard.problem = ""
+            bridge = encodings.needs_bridge(message)
+            image = encodings.bridged(message) if bridge else messages.raw_image_from(message)
+            heard.size_px, heard.problem = _size_px(image), ""
         except InputError as error:
             heard.problem = str(error)
 
-    def _info(self, camera: str, message: CameraInfo, image_topic: str) -> None:
-        heard = self.heard.cameras[camera]
+    def _listen_to_latched(self, camera: str) -> None:
+        """As the tracker does: a calibration that was published once comes to such a listener alone."""
+        plan = self._plans[camera]
+        if not plan.latched and is_latched(self, plan.info_topic):
+            plan.latched = True
+            self.create_subscription(
+                CameraInfo, plan.info_topic, lambda m: self._info(camera, m), conversions.latched()
+            )
+
+    def _info(self, camera: str, message: CameraInfo) -> None:
+        heard, topic = self.heard.cameras[camera], self._plans[camera].image_topic
         try:
-            rectified = messages.images_rectified(self.config.rig.rectify, image_topic)
+            rectified = messages.images_rectified(self.config.rig.rectify, self.resolve_topic_name(topic))
             heard.model, heard.model_problem = messages.camera_model_from(message, rectified), ""
         except InputError as error:
             heard.model, heard.model_problem = None, str(error)
@@ -94,7 +109,7 @@ class Ears(Node):
     def _transforms(self, message: TFMessage, static: bool) -> None:
         base = self.params.base_frame if self.params.ego_source == "odometry" else None
         for parent, child, t_ns, matrix in messages.transforms_from(message, lambda e: self._complain(str(e))):
-            if child != base:
+            if child != base and child not in self._mounts.values():
                 self._insert(parent, child, t_ns, matrix, static)
 
     def _odometry(self, message: Odometry) -> None:
@@ -123,8 +138,20 @@ class Ears(Node):
         for camera, (model, base_from_cam) in calibration.items():
             self.heard.cameras[camera].model, self.heard.cameras[camera].model_problem = model, ""
             if base_from_cam is not None:
-                frame = self.camera_params[camera].frame_id or frame_of(camera)
+                frame = self._mounts[camera] = image_frame(camera, self.camera_params[camera], "", mounted=True)
                 self.heard.tree.insert(self.params.base_frame, frame, 0, base_from_cam, True)
+
+
+def _size_px(image: RawImage) -> tuple[int, int]:
+    """Width and height of an image. Raises InputError if it does not say."""
+    if image.encoding not in ("jpeg", "png"):
+        return image.width, image.height
+    try:
+        return compressed_size(image.encoding, bytes(image.data))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"corrupt {image.encoding.upper()}: {error}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

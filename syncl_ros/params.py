@@ -133,7 +133,9 @@ class CameraParams:
     image_transport: str = parameter(
         "", "compressed or raw; empty = image_transport", choices=("", "compressed", "raw")
     )
-    frame_id: str = parameter("", "its frame in /tf; empty = that of the images' headers")
+    frame_id: str = parameter(
+        "", "its frame in /tf; empty = of a mount in calibration.file, else that of the images' headers"
+    )
     stamp_offset: float = parameter(0.0, "seconds added to its stamps", limits=(-10.0, 10.0))
 
 

@@ -63,6 +63,16 @@ def image_qos(params: NodeParams) -> QoSProfile:
     return qos
 
 
+def is_latched(node: Node, topic: str) -> bool:
+    """Whether all publishers of a topic keep their last message for those who come later (transient local).
+
+    Only who asks for transient local himself gets that message, and nothing at all from volatile publishers.
+    """
+    publishers = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    kept = [publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for publisher in publishers]
+    return bool(kept) and all(kept)
+
+
 def transform_qos(params: NodeParams) -> QoSProfile:
     """What the node asks of /tf: as tf2 does, and in a replay that nothing is lost."""
     return conversions.lossless() if params.queue == "all" else conversions.reliable(conversions.DEEP)

@@ -22,12 +22,15 @@ from syncl_ros import conversions, encodings
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
-from syncl_ros.qos import image_qos, odometry_qos, transform_qos, why_silent
+from syncl_ros.qos import image_qos, is_latched, odometry_qos, transform_qos, why_silent
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
+
+REPLAY_SECONDS = 1000.0  # for which a replay keeps transforms: one that was held up reads them far ahead of the images
+ASK_EVERY = 10  # images of a camera without a calibration: about once a second it is looked whether that is latched
 
 _TYPE_NAMES = {CompressedImage: messages.COMPRESSED_IMAGE, Image: messages.IMAGE, CameraInfo: messages.CAMERA_INFO}
 
@@ -42,6 +45,7 @@ class CameraInput:
     images: int = 0
     image_s: float | None = None  # when the latest image came
     calibrated: bool = False
+    latched: bool = False  # its calibration is listened to as to a latched one, too
     refused_s: float | None = None  # when the latest unusable message came
     refused: str = ""  # and why
 
@@ -63,6 +67,7 @@ class Sources:
     cameras: dict[str, CameraInput] = field(default_factory=dict)
     pose_s: float | None = None  # steady time of the latest vehicle pose
     _subscriptions: list = field(default_factory=list)
+    _mounts: dict[str, str] = field(default_factory=dict)  # frames of the cameras that the calibration file mounts
     _approximate: ApproximateSets | None = None
 
     def subscribe(self) -> None:
@@ -71,6 +76,8 @@ class Sources:
         if params.sync_policy == "approximate_time":
             slop_s = self.config.sync.max_spread
             self._approximate = ApproximateSets(self.config.rig.cameras, slop_s, self._forward)
+        if params.queue == "all":
+            self.intake.remember_transforms(REPLAY_SECONDS)
         if params.calibration_source == "file":
             self._add_calibration()
         for camera in self.config.rig.cameras:
@@ -162,10 +169,21 @@ class Sources:
     def _store_image(self, message: Image | CompressedImage, camera: str) -> None:
         seen = self.cameras[camera]
         seen.images, seen.image_s = seen.images + 1, time.monotonic()
+        if not seen.calibrated and not seen.latched and seen.images % ASK_EVERY == 1:
+            self._listen_to_latched(camera)
         if self._approximate:
             self._approximate.add(camera, message)
         else:
             self._add_image(camera, message)
+
+    def _listen_to_latched(self, camera: str) -> None:
+        """A calibration that was published once, before the node was there or was found, comes to a latched listener
+        alone. Asked for late, when publishers are known, and beside the other subscription, so that no other is lost.
+        """
+        seen = self.cameras[camera]
+        seen.latched = is_latched(self.node, seen.info_topic)
+        if seen.latched:
+            self._listen(CameraInfo, seen.info_topic, conversions.latched(), self._store_camera_model, camera)
 
     def _forward(self, camera: str, message: Image | CompressedImage) -> None:
         """One image of a set of message_filters; what is wrong with it is this camera's, not the last one's."""
@@ -175,11 +193,13 @@ class Sources:
     def _add_image(self, camera: str, message: Image | CompressedImage) -> None:
         bridge = encodings.needs_bridge(message)
         image = encodings.bridged(message) if bridge else messages.raw_image_from(message)
-        frame_id = self.camera_params[camera].frame_id or message.header.frame_id.lstrip("/")
+        own, mounted = self.camera_params[camera], camera in self._mounts
+        frame_id = image_frame(camera, own, message.header.frame_id, mounted)
         self.intake.add_image(camera, messages.stamp_ns(message), frame_id, image)
 
     def _store_camera_model(self, message: CameraInfo, camera: str) -> None:
-        rectified = messages.images_rectified(self.config.rig.rectify, self.cameras[camera].image_topic)
+        topic = self.node.resolve_topic_name(self.cameras[camera].image_topic)  # as remapped
+        rectified = messages.images_rectified(self.config.rig.rectify, topic)
         self.intake.add_camera_model(camera, messages.camera_model_from(message, rectified))
         self.cameras[camera].calibrated = True
 
@@ -187,8 +207,8 @@ class Sources:
         base = self.params.base_frame if self.params.ego_source == "odometry" else None
         transforms = messages.transforms_from(message, lambda error: self._note(topic, str(error)))
         for parent, child, t_ns, parent_from_child in transforms:
-            if child == base:
-                continue  # one source of poses: two would disagree between their stamps
+            if child == base or child in self._mounts.values():
+                continue  # one source of each: two would disagree
             self.intake.add_transform(parent, child, t_ns, parent_from_child, static)
             if not static and child in (self.intake.vehicle_path() or ()):
                 self.pose_s = time.monotonic()
@@ -203,8 +223,14 @@ class Sources:
         for camera, (model, base_from_cam) in calibration.items():
             self.intake.add_camera_model(camera, model)
             if base_from_cam is not None:
-                frame = self.camera_params[camera].frame_id or frame_of(camera)
+                frame = self._mounts[camera] = image_frame(camera, self.camera_params[camera], "", mounted=True)
                 self.intake.add_transform(self.params.base_frame, frame, 0, base_from_cam, static=True)
+
+
+def image_frame(camera: str, own: CameraParams, header_frame_id: str, mounted: bool) -> str:
+    """The frame of a camera's images: its parameter's, else that of the mount in the calibration file (`mounted`), else
+    what the header says."""
+    return (own.frame_id or ("" if mounted else header_frame_id)).lstrip("/") or frame_of(camera)
 
 
 def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, CameraParams]) -> CameraInput:

@@ -1,17 +1,20 @@
 """What the doctor heard of a vehicle, and what that says: pure functions, without ROS."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from syncl_core.config import SynclConfig
 from syncl_core.io.topics import frame_of
+from syncl_core.runtime import calibrations
 from syncl_core.runtime.stream_report import StreamStatistics, stream_report
 from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
 from syncl_core.types import CameraModel
 
 POSE = "vehicle pose"
 OLD_SECONDS = 1.0  # stamps this far from the clock belong to another one
+OTHER_SECONDS = 0.1  # and so do those of a camera whose images are this much older or newer than the others'
 
 
 @dataclass(slots=True)
@@ -21,6 +24,7 @@ class CameraHeard:
     stamps_ns: list[int] = field(default_factory=list)
     age_s: list[float] = field(default_factory=list)  # of images when they came, on the ROS clock
     frame_id: str = ""
+    size_px: tuple[int, int] | None = None  # width and height of its latest image; None = unknown
     problem: str = ""  # of its latest image
     model: CameraModel | None = None
     model_problem: str = "nothing came on its calibration topic"
@@ -77,6 +81,7 @@ def examine(
                     "if its clock is off, or raise sync.max_spread if it fires then",
                 )
             )
+    findings += _clocks(heard, offsets_s, report.suggested_offsets_s)
     findings += _poses(heard, pose_ns, report.streams[POSE], fixed_frame, base_frame)
     return findings + [Finding(True, problem) for problem in sorted(heard.problems)]
 
@@ -95,8 +100,34 @@ def _camera(camera: str, heard: CameraHeard, stream: StreamStatistics) -> list[F
     if abs(age_s) > OLD_SECONDS:
         text = f"images are {age_s:.1f} s old when they come: another clock? (use_sim_time, time synchronisation)"
         findings.append(Finding(True, f"{camera}: {text}"))
-    problems = filter(None, (heard.problem, heard.model_problem and f"calibration: {heard.model_problem}"))
+    calibration = heard.model_problem or (heard.model and calibrations.unusable(heard.model))
+    problems = filter(None, (heard.problem, calibration and f"calibration: {calibration}", _other_size(heard)))
     return findings + [Finding(True, f"{camera}: {problem}") for problem in problems]
+
+
+def _other_size(heard: CameraHeard) -> str:
+    """Why the tracker would reject every image of a camera, although its calibration is usable; "" = it would not."""
+    model, size_px = heard.model, heard.size_px
+    if model is None or size_px in (None, (model.width, model.height)):
+        return ""
+    said = f"images are {size_px[0]}x{size_px[1]}, its calibration is for {model.width}x{model.height}"
+    return f"{said}: no image would be used; publish both for one size"
+
+
+def _clocks(heard: Heard, offsets_s: dict[str, float], suggested_s: Mapping[str, float]) -> list[Finding]:
+    """Cameras whose images are older or newer than the others' when they come, by more than their phases suggest, which
+    do not tell whole periods."""
+    ages_s = {c: float(np.median(seen.age_s)) - offsets_s[c] for c, seen in heard.cameras.items() if seen.age_s}
+    findings = []
+    for camera, age_s in ages_s.items():
+        others_s = [other_s for other, other_s in ages_s.items() if other != camera]
+        off_s = age_s - float(np.median(others_s)) if others_s else 0.0
+        if abs(off_s - suggested_s.get(camera, 0.0)) >= OTHER_SECONDS and abs(age_s + offsets_s[camera]) <= OLD_SECONDS:
+            said = f"{1e3 * abs(off_s):.0f} ms {'older' if off_s > 0 else 'newer'} than the other cameras'"
+            offset = f"cameras.{frame_of(camera)}.stamp_offset: {offsets_s[camera] + off_s:.3f}"
+            text = f"{camera}: when they come its images are {said}: set {offset} if its clock is off"
+            findings.append(Finding(True, text))
+    return findings
 
 
 def _poses(

@@ -84,6 +84,7 @@ def _study(args: argparse.Namespace):
     from syncl_core.commands.train import with_settings
     from syncl_core.config import load_config, with_values
     from syncl_core.errors import InputError
+    from syncl_core.io.submission import check_submittable
     from syncl_core.training.comparison.study import Place, Study, choose_rows, detector_run, file_digest
 
     for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0}.items():
@@ -98,6 +99,7 @@ def _study(args: argparse.Namespace):
         raise InputError(
             f"{args.config}: train.clip_length: a clip of one frame has no tracks to teach; give a tracker"
         )
+    check_submittable(config)  # all runs are evaluated
     evaluation = args.eval_data or args.data
     for name, data in {"train-scenes": args.data, "eval-scenes": evaluation}.items():
         if getattr(args, name.replace("-", "_")) and data != "world":

@@ -5,10 +5,11 @@ import argparse
 EXAMPLES = """examples:
   syncl track out/scene -o out/tracks                         a rosbag2 folder or .mcap file
   syncl track /data/sets/nuscenes --scene scene-0103 -o out/tracks
+  syncl track /data/sets/nuscenes --split mini_val --checkpoint model.safetensors -o out/tracks
   syncl track out/scene -c config/petr_small_320x800.yaml --checkpoint model.safetensors -o out/tracks
 
 OUT/tracks.json is a nuScenes tracking submission (only where key frames are known), OUT/<scene> a rosbag2 with
-/tracker/tracks and /tracker/markers.
+/tracker/tracks and /tracker/markers. In tracks.json, boxes of a key frame between two processed sets are interpolated.
 """
 
 
@@ -28,7 +29,9 @@ def add_parser(subparsers) -> None:
         default="",
         help="weights (.safetensors); without: untrained; without --config, too: our own, of the synthetic world",
     )
-    parser.add_argument("--scene", action="append", default=[], metavar="NAME", help="only this scene (repeatable)")
+    scope = parser.add_mutually_exclusive_group()
+    scope.add_argument("--split", default="", help="nuScenes split, or one of the root's own splits.json")
+    scope.add_argument("--scene", action="append", default=[], metavar="NAME", help="only this scene (repeatable)")
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="seed of untrained weights (default: 0)")
@@ -50,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.checkpoint import load_tracker
     from syncl_core.head_dump import HeadDump
     from syncl_core.io.files import make_folder, refuse_existing
-    from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
+    from syncl_core.io.key_frames import fill_samples, filled_note, reach
+    from syncl_core.io.submission import tracking_submission, write_submission
     from syncl_core.io.track_bag import write_track_bag
 
     output = Path(args.output)
@@ -70,8 +74,11 @@ def run(args: argparse.Namespace) -> int:
             step = functools.partial(dump.step, name) if dump else tracker.step
             objects = _track(step, tracker, frame_sets, name, args)
             write_track_bag(target, objects, overwrite=args.overwrite)
-            results |= match_to_samples(objects, samples)
+            found, filled = fill_samples(objects, samples, reach(tracker.config.sync))
+            results |= found
             print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
+            if filled:
+                _print_note(filled_note(name, filled, len(samples)))
     finally:  # whoever interrupts keeps the scenes that are done
         if results:
             write_submission(output / "tracks.json", tracking_submission(results))
@@ -108,15 +115,10 @@ def _check_targets(args: argparse.Namespace, output, targets: list) -> None:
 
 def _check_submission(output, config) -> None:
     """Before the work: whether tracks.json can be written at all."""
-    from syncl_core.classes import TRACKING_CLASSES
     from syncl_core.errors import InputError
+    from syncl_core.io.submission import check_submittable
 
-    others = [label for label in config.tracking_classes if label not in TRACKING_CLASSES]
-    if others:
-        raise InputError(
-            f"classes: {', '.join(others)} cannot stand in tracks.json, which belongs to a recording with key frames; "
-            f"nuScenes tracks {', '.join(TRACKING_CLASSES)}"
-        )
+    check_submittable(config)
     if (output / "tracks.json").is_dir():
         raise InputError(f"{output / 'tracks.json'}: is a folder; choose another OUT")
 
@@ -131,10 +133,12 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
 
     if not offline.is_bag(args.source):
         data = NuScenesScenes(args.source, args.version)
-        scenes = offline.chosen_scenes(data, args.scene, (), config, _print_note)
+        split = data.split(args.split) if args.split else ()
+        scenes = offline.chosen_scenes(data, args.scene, split, config, _print_note)
         return [(name, data.samples(name), offline.scene_frame_sets(data, name, config)) for name in scenes]
-    if args.scene:
-        raise InputError(f"{args.source}: a bag is one recording; --scene is for nuScenes roots")
+    if args.scene or args.split:
+        option = "--scene" if args.scene else "--split"
+        raise InputError(f"{args.source}: a bag is one recording; {option} is for nuScenes roots")
     if args.version:
         raise InputError(f"{args.source}: a bag has no versions; --version is for nuScenes roots")
     samples = [sample for scene in offline.bag_samples(args.source).values() for sample in scene]

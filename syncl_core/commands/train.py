@@ -132,7 +132,12 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
     import sys
     from pathlib import Path
 
+    from syncl_core.classes import CAMERAS
+    from syncl_core.data.augment import check_size
     from syncl_core.errors import InputError
+    from syncl_core.io.submission import check_submittable
+    from syncl_core.training.sources import WORLD
+    from syncl_core.world.rig import camera_model
 
     train = config.train
     if args.maps and not train.freeze_encoder:
@@ -142,6 +147,10 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
             raise InputError(f"--{name.replace('_', '-')}: nothing is evaluated without --set train.evaluate_every=N")
     if args.version and {args.data, args.eval_data or args.data} == {"world"}:
         raise InputError("--version: the world has no versions; it is for a nuScenes root (--data)")
+    if train.evaluate_every and config.model.framework != "none":
+        check_submittable(config)
+    if args.data == WORLD:  # a nuScenes root looks at its own images
+        check_size(f"world: {CAMERAS[0]}", camera_model(CAMERAS[0], config.image.width), config.image)
     if args.init and not Path(args.init).is_file():
         raise InputError(f"--init {args.init}: no such file")
     if (train.freeze_encoder or train.freeze_backbone) and not (args.init or args.resume):

@@ -16,10 +16,12 @@ import torch
 
 from syncl_core.config import ImageConfig
 from syncl_core.data.camera_dropout import draw_dropped
+from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
+from syncl_core.images import scaled_height
 from syncl_core.tensors import Frame
 from syncl_core.train_config import TrainConfig
-from syncl_core.types import FrameSet
+from syncl_core.types import CameraModel, FrameSet
 
 _GRID_KEY = 1  # keeps the grid's random numbers apart from other draws with the same seed
 
@@ -45,8 +47,12 @@ def draw_augmentation(config: TrainConfig, key: Sequence[int], num_cameras: int 
 def augmented_frame(frame_set: FrameSet, config: ImageConfig, augmentation: Augmentation, look: bool = True) -> Frame:
     """`frames.make_frame` with an augmentation: same decoding and scaling, image_from_model follows every pixel.
 
-    Cameras that are to fail are still there: what they show decides about the targets (data/camera_dropout.py).
+    Cameras that are to fail are still there: what they show decides about the targets (data/camera_dropout.py). Raises
+    InputError, naming the camera, for images that inference would refuse: only a smaller scale may leave rows black.
     """
+    for view in frame_set.views:
+        if view is not None:
+            check_size(view.camera, view.model, config)
     width = round(config.width * augmentation.scale)
     rows = [round(v.model.height * width / v.model.width) for v in frame_set.views if v is not None]
     height = min([config.height, *rows])
@@ -70,6 +76,14 @@ def augmented_frame(frame_set: FrameSet, config: ImageConfig, augmentation: Augm
             frame.camera_valid[..., None, None], pixels_from_pixels @ frame.image_from_model, frame.image_from_model
         ),
     )
+
+
+def check_size(where: str, model: CameraModel, config: ImageConfig) -> None:
+    """Raises InputError, `where` first, for images that inference cannot bring to the network's size."""
+    try:
+        scaled_height(model.width, model.height, config)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def draw_grid_mask(config: TrainConfig, image: ImageConfig, iteration: int) -> torch.Tensor | None:

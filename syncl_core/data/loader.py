@@ -51,10 +51,14 @@ def next_clip(clips: Iterator[Clip]) -> Clip:
 
 def _quiet_worker(_: int) -> None:
     """The training process alone answers Ctrl-C and SIGTERM, which often go to a whole group of processes (torchrun,
-    timeout, batch systems): it saves, and then ends its workers."""
+    timeout, batch systems): it saves, and then ends its workers. macOS cannot tell whose signal it is: there every
+    SIGTERM ends a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, name="end", daemon=True).start()
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, name="end", daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker has its parent's way to take it
 
 
 def _end_with_parent() -> None:

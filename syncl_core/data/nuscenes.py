@@ -134,6 +134,10 @@ class NuScenesScenes:
             if record["sensor_modality"] == "camera"
         }
 
+    def camera_model(self, sample_token: str, camera: str) -> CameraModel:
+        """The pinhole model of a camera at a key frame."""
+        return self._camera_model(self.scene_of(sample_token), self._key_frame(self._sample(sample_token), camera))
+
     def ground_truth(self, sample_token: str, classes: Sequence[str] = DETECTION_CLASSES) -> ObjectSet:
         """The annotated boxes of `classes` at a key frame, as nuscenes-devkit's evaluation sees them.
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from syncl_core.classes import DETECTION_CLASSES
 from syncl_core.config import SynclConfig
+from syncl_core.data.augment import check_size
 from syncl_core.data.nuscenes import NuScenesScenes, Sample
 from syncl_core.errors import InputError
 from syncl_core.types import FrameSet, ObjectSet
@@ -15,7 +17,8 @@ class NuScenesClips:
     by fork share them.
 
     first_scene: of the split, the number of the first scene used. num_scenes: so many at most; 0 = all. Raises
-    InputError, naming the folder, if no key frame can be used.
+    InputError, naming the folder, if no key frame can be used, for images too low for the network and for classes that
+    nuScenes does not know: they would be taught without a single object.
     """
 
     def __init__(
@@ -27,6 +30,9 @@ class NuScenesClips:
         first_scene: int = 0,
         num_scenes: int = 0,
     ):
+        if unknown := [label for label in config.classes if label not in DETECTION_CLASSES]:
+            known = ", ".join(DETECTION_CLASSES)
+            raise InputError(f"{root}: classes: nuScenes has no {', '.join(unknown)}; its classes are {known}")
         self._data = NuScenesScenes(root, version)
         self._cameras, self._classes = config.rig.cameras, config.classes
         names = self._data.split(split) if split else self._data.scene_names
@@ -38,6 +44,11 @@ class NuScenesClips:
         self._samples = {name: samples for name, samples in runs.items() if samples}
         if not self._samples:
             raise InputError(f"{root}: no key frame of {where} has images of {', '.join(self._cameras)} on disk")
+        for scene, samples in self._samples.items():
+            for camera in self._cameras:
+                check_size(
+                    f"{root}: {scene}: {camera}", self._data.camera_model(samples[0].token, camera), config.image
+                )
 
     @property
     def data(self) -> NuScenesScenes:

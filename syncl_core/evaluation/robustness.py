@@ -21,13 +21,11 @@ from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes import NuScenesScenes, Sample
 from syncl_core.errors import InputError, RejectedSetError
 from syncl_core.evaluation.tracking import TrackingMetrics, evaluate_tracking
-from syncl_core.io.submission import tracking_submission, write_submission
+from syncl_core.io.key_frames import OWN_SET_NS, nothing
+from syncl_core.io.submission import check_submittable, tracking_submission, write_submission
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.session import TrackerSession
 from syncl_core.types import FrameSet, ObjectSet
-
-SAME_TIME_NS = 50_000_000
-"""A set so close to a key frame is its own."""
 
 MakeSession = Callable[[SynclConfig], TrackerSession]
 FIXED_FRAME, BASE_FRAME = "odom", "base_link"
@@ -61,6 +59,7 @@ def measure(
 
     Raises InputError if there is nothing to process, such as sweeps for a period below that of the key frames.
     """
+    check_submittable(config)
     check_sweeps(data, scenes, config, condition)
     config = _prepared(config, condition)
     results, num_sets = {}, 0
@@ -95,11 +94,16 @@ def without(frame_set: FrameSet, cameras: frozenset[str]) -> FrameSet:
 
 
 def thinned(frame_sets: Iterable[FrameSet], period_s: float) -> Iterator[FrameSet]:
-    """One set per period: the first, and each one that comes a period after the last, less a tenth for jitter."""
-    last_ns = None
+    """One set per period, chosen as `runtime/set_assembler.py` does: up to half a set's distance early is on time.
+
+    Real key frames are 0.4 to 0.6 s apart; a period of 0.5 s must not leave one out.
+    """
+    times_ns, due_ns, period_ns = [], None, round(period_s * 1e9)
     for frame_set in frame_sets:
-        if last_ns is None or frame_set.t_ns - last_ns >= 0.9 * period_s * 1e9:
-            last_ns = frame_set.t_ns
+        times_ns.append(frame_set.t_ns)
+        early_ns = min(np.median(np.diff(times_ns)), period_ns) / 2 if due_ns is not None else 0
+        if due_ns is None or frame_set.t_ns >= due_ns - early_ns:
+            due_ns = frame_set.t_ns + period_ns
             yield frame_set
 
 
@@ -109,17 +113,17 @@ def at_key_frames(
     """Objects for every key frame, and how many sets were processed. Both inputs are in order of time."""
     waiting, results, count = deque(samples), {}, 0
     for frame_set in frame_sets:
-        while waiting and waiting[0].t_ns < frame_set.t_ns - SAME_TIME_NS:
+        while waiting and waiting[0].t_ns < frame_set.t_ns - OWN_SET_NS:
             sample = waiting.popleft()
-            results[sample.token] = session.coast(sample.t_ns) or _nothing(sample.t_ns)
+            results[sample.token] = session.coast(sample.t_ns) or nothing(sample.t_ns)
         try:
             objects = session.process(frame_set).objects
         except RejectedSetError:
             continue
         count += 1
-        if waiting and waiting[0].t_ns <= frame_set.t_ns + SAME_TIME_NS:
+        if waiting and waiting[0].t_ns <= frame_set.t_ns + OWN_SET_NS:
             results[waiting.popleft().token] = objects
-    return results | {s.token: session.coast(s.t_ns) or _nothing(s.t_ns) for s in waiting}, count
+    return results | {s.token: session.coast(s.t_ns) or nothing(s.t_ns) for s in waiting}, count
 
 
 def to_markdown(name: str, outcomes: Sequence[Outcome]) -> str:
@@ -200,19 +204,6 @@ def sweep_frame_sets(data: NuScenesScenes, scene: str, config: SynclConfig) -> I
             intake.add_odometry(t_ns, value)
         yield from intake.poll()
     yield from intake.finish()
-
-
-def _nothing(t_ns: int) -> ObjectSet:
-    return ObjectSet(
-        t_ns=t_ns,
-        ids=(),
-        labels=(),
-        scores=np.zeros(0),
-        centers=np.zeros((0, 3)),
-        sizes=np.zeros((0, 3)),
-        rotations=np.zeros((0, 4)),
-        velocities=np.zeros((0, 2)),
-    )
 
 
 def _cells(metrics: TrackingMetrics) -> str:

@@ -7,6 +7,7 @@ from syncl_core.lens import check_lens
 from syncl_core.types import LENS_COEFFICIENTS, CameraModel, Lens
 
 _LEAST_PX, _MOST_PX = 1e-3, 1e9  # focal lengths below and numbers beyond belong to no camera
+_MOST_NARROW = 16  # times that an image with distortion may be higher than wide: OpenCV's remap has an end
 _LENS_NAMES = {name: name for name in LENS_COEFFICIENTS} | {"fisheye": "equidistant"}
 
 
@@ -22,14 +23,16 @@ def camera_model_from(message, rectified: bool = True) -> CameraModel:
     """CameraModel of a CameraInfo, for images as published: region of interest cut out and binning applied.
 
     `rectified` images are described by P, or by K where P is not filled in. Others are described by K if D is zero;
-    with distortion they get a lens, and are to be rectified to P, or to K where P is not filled in. Raises InputError
-    if the camera is not calibrated, if its lens is unknown, or if rectified images have D but no P.
+    with distortion they get a lens, and are to be rectified to P, or to K where P is not filled in. A fisheye whose D
+    is zero is distorted, too: r = f * theta. Raises InputError if the camera is not calibrated, if its lens is unknown,
+    or if rectified images have a distorting lens but no P.
     """
     projection, k, d = _numbers(message.p, (3, 4))[:, :3], _numbers(message.k, (3, 3)), _numbers(message.d, (-1,))
-    distorted = bool(d.any())
+    distorted = bool(d.any()) or (len(d) > 0 and _LENS_NAMES.get(message.distortion_model) == "equidistant")
+    bent = distorted and not rectified
     from_p = projection[0, 0] > 0 and (rectified or distorted)
     pinhole = projection if from_p else k
-    for matrix in (pinhole, k) if distorted and not rectified else (pinhole,):
+    for matrix in (pinhole, k) if bent else (pinhole,):
         focal = min(matrix[0, 0], matrix[1, 1])
         if not np.isfinite(matrix).all() or focal < _LEAST_PX or np.abs(matrix).max() > _MOST_PX:
             raise InputError(f"camera is not calibrated: K = {k.ravel().tolist()}")
@@ -42,13 +45,13 @@ def camera_model_from(message, rectified: bool = True) -> CameraModel:
     size = np.array([message.roi.width or message.width, message.roi.height or message.height]) // bins
     if not size.all():
         raise InputError("camera_info states no image size")
+    if bent and size[1] > _MOST_NARROW * size[0]:
+        raise InputError(f"camera_info states an image of {size[0]}x{size[1]} pixels, which no camera has")
     return CameraModel(
         width=int(size[0]),
         height=int(size[1]),
         intrinsics=_published(pinhole, message.roi, bins),
-        lens=_lens(message.distortion_model, d, _published(k, message.roi, bins))
-        if distorted and not rectified
-        else None,
+        lens=_lens(message.distortion_model, d, _published(k, message.roi, bins)) if bent else None,
     )
 
 

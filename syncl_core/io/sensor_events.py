@@ -38,16 +38,20 @@ def sensor_events(
     *,
     min_cameras: int | None = None,
     rectify: str = "auto",
+    on_unusable: Callable[[str, str], None] | None = None,
 ) -> Iterator[tuple[int, Deliver]]:
     """(log time in ns, deliver) for every sensor message, in log order; `deliver(intake)` hands its content over.
 
     The log time is what the clock showed; stamps inside the messages say when something was measured. Compressed images
     are preferred where a camera has both. Raises InputError if fewer than `min_cameras` (default: all) of `cameras`
     have images, if calibration or poses are missing, and for any unusable message. `rectify` is `rig.rectify`.
+
+    An unusable transform, which may be of any part of the vehicle, is left out, as in the node: `on_unusable(topic,
+    why)` hears of it.
     """
     topics = topics or Topics()
     handlers = _camera_handlers(reader, cameras, topics, rectify, min_cameras)
-    handlers |= _pose_handlers(reader, topics)
+    handlers |= _pose_handlers(reader, topics, on_unusable or (lambda topic, why: None))
     for topic, message, t_ns in reader.decoded(handlers):
         try:
             deliver = handlers[topic](message)
@@ -78,14 +82,14 @@ def _camera_handlers(
     return handlers
 
 
-def _pose_handlers(reader: BagReader, topics: Topics) -> dict[str, Handler]:
+def _pose_handlers(reader: BagReader, topics: Topics, on_unusable: Callable[[str, str], None]) -> dict[str, Handler]:
     if topics.tf not in reader.topics and topics.tf_static not in reader.topics:
         raise InputError(f"{reader.path}: neither {topics.tf} nor {topics.tf_static}: where the cameras sit is unknown")
     if topics.tf not in reader.topics and topics.odometry not in reader.topics:
         raise InputError(f"{reader.path}: neither {topics.tf} nor {topics.odometry}: where the vehicle is is unknown")
     known = {
-        topics.tf: (messages.TF, partial(_transforms, False)),
-        topics.tf_static: (messages.TF, partial(_transforms, True)),
+        topics.tf: (messages.TF, partial(_transforms, False, partial(on_unusable, topics.tf))),
+        topics.tf_static: (messages.TF, partial(_transforms, True, partial(on_unusable, topics.tf_static))),
         topics.odometry: (messages.ODOMETRY, _odometry),
     }
     if topics.tf in reader.topics:
@@ -107,8 +111,8 @@ def _camera_info(camera: str, rectified: bool, message) -> Deliver:
     return lambda intake: intake.add_camera_model(camera, model)
 
 
-def _transforms(static: bool, message) -> Deliver:
-    transforms = messages.transforms_from(message)
+def _transforms(static: bool, on_unusable: Callable[[str], None], message) -> Deliver:
+    transforms = messages.transforms_from(message, lambda error: on_unusable(str(error)))
 
     def deliver(intake: SensorIntake) -> None:
         for parent, child, t_ns, parent_from_child in transforms:

@@ -4,13 +4,13 @@ Format: https://www.nuscenes.org/tracking. `size` is width, length, height there
 """
 
 import json
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from syncl_core.classes import TRACKING_CLASSES
+from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
 from syncl_core.types import ObjectSet
@@ -31,6 +31,21 @@ CAMERA_ONLY = {
 """The `meta` of a submission: which inputs the tracker used."""
 
 _BOX_FIELDS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "tracking_score": 0}
+
+
+def check_submittable(config: SynclConfig) -> None:
+    """Before the work: whether what a tracker says can stand in tracks.json. Raises InputError naming the key."""
+    others = [label for label in config.tracking_classes if label not in TRACKING_CLASSES]
+    if others:
+        raise InputError(
+            f"classes: {', '.join(others)} cannot stand in tracks.json, which belongs to a recording with key frames; "
+            f"nuScenes tracks {', '.join(TRACKING_CLASSES)}"
+        )
+    if config.track.max_output > MAX_BOXES_PER_SAMPLE:
+        raise InputError(
+            f"track.max_output: {config.track.max_output} boxes cannot stand in tracks.json, which belongs to a "
+            f"recording with key frames; nuScenes allows {MAX_BOXES_PER_SAMPLE} in each"
+        )
 
 
 def tracking_submission(results: Mapping[str, ObjectSet], meta: Mapping[str, bool] = CAMERA_ONLY) -> dict:
@@ -80,33 +95,6 @@ def filter_range(objects: ObjectSet, global_from_base: np.ndarray) -> ObjectSet:
     distances = np.linalg.norm(objects.centers[:, :2] - global_from_base[:2, 3], axis=1)
     limits = np.array([RANGE_M.get(label, np.inf) for label in objects.labels])
     return objects.select(distances < limits)
-
-
-def match_to_samples(
-    object_sets: Iterable[ObjectSet], samples: Iterable[tuple[str, int]], tolerance_s: float = 0.05
-) -> dict[str, ObjectSet]:
-    """Give every key frame (token, t_ns) of a scene the object set nearest in time, at most `tolerance_s` away.
-
-    Pairs are formed closest first; a set serves one key frame only. A key frame left alone gets an empty set: the
-    evaluation wants every key frame, and a tracker that said nothing has no boxes.
-    """
-    object_sets, samples = list(object_sets), sorted(samples, key=lambda sample: sample[1])
-    times = [t_ns for _, t_ns in samples]
-    tolerance_ns = round(tolerance_s * 1e9)
-    pairs = []
-    for set_index, objects in enumerate(object_sets):
-        first = bisect_left(times, objects.t_ns - tolerance_ns)
-        last = bisect_right(times, objects.t_ns + tolerance_ns)
-        pairs += [(abs(times[index] - objects.t_ns), index, set_index) for index in range(first, last)]
-    matched, used = {}, set()
-    for _, index, set_index in sorted(pairs):
-        if index not in matched and set_index not in used:
-            matched[index] = object_sets[set_index]
-            used.add(set_index)
-    return {
-        token: matched[index] if index in matched else _object_set(t_ns, [])
-        for index, (token, t_ns) in enumerate(samples)
-    }
 
 
 def write_submission(path: str | Path, submission: Mapping) -> None:

@@ -24,6 +24,9 @@ from syncl_core.runtime.set_assembler import MAX_LAG_NS, AssembledSet, SetAssemb
 from syncl_core.runtime.transform_tree import TransformLookupError
 from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
 
+MAX_MODEL_TURN_DEG = 20.0
+"""A frame in /tf with the model frame's name and a larger turn means something else: a lidar may have x forward."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Waiting:
@@ -83,6 +86,11 @@ class Intake:
             self._config = replace(self._config, sync=sync)
             self._assembler.set_limits(sync)
 
+    def remember_transforms(self, seconds: float) -> None:
+        """For how long transforms are kept: longer where they may be read far ahead of the images."""
+        with self._lock:
+            self._tree.remember(seconds)
+
     def output_from_fixed(self, t_ns: int, max_extrapolation_s: float = 0.0) -> np.ndarray:
         """Transform [4, 4] into the output frame. Raises TransformLookupError."""
         with self._lock:
@@ -102,7 +110,7 @@ class Intake:
                 self.time_jumps += 1
                 self._waiting.clear()
                 self._missed.clear()
-                self._tree.images_jumped(self._assembler.jumped_from_ns, t_ns)
+                self._tree.images_jumped(*self._assembler.jumped_ns)
             elif outcome == "unknown_camera" and self._strict:
                 raise InputError(f"{camera}: not a camera of the rig: {', '.join(self._config.rig.cameras)}")
             elif not outcome:
@@ -242,8 +250,25 @@ class Intake:
         )
 
     def _base_from_model(self, t_ns: int) -> np.ndarray:
+        """Transform [4, 4] of the model frame: the vehicle's own, if it points where the network's does."""
         rig = self._config.rig
+        frame = rig.model_frame.lower()
+        configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
         try:
-            return self._tree.lookup(self._base_frame, rig.model_frame.lower(), t_ns)
+            found = self._tree.lookup(self._base_frame, frame, t_ns)
         except TransformLookupError:
-            return geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+            return configured
+        if (turn_deg := _turn_deg(configured, found)) <= MAX_MODEL_TURN_DEG:
+            return found
+        if not self._problems.count("model_frame"):
+            self._problems.add(
+                "model_frame",
+                f"{frame} in /tf is turned by {turn_deg:.0f} degrees against the network's {rig.model_frame} "
+                "(rig.base_from_model_rotation): it is another frame of that name and not used",
+            )
+        return configured
+
+
+def _turn_deg(a: np.ndarray, b: np.ndarray) -> float:
+    """Angle between the rotations of two transforms [4, 4], degrees."""
+    return float(np.degrees(np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1.0, 1.0))))

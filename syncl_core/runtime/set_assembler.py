@@ -7,10 +7,12 @@ settled: when no later image of it can be nearer. So the sets depend on the stam
 interleaved the cameras: a node and an offline run see the same sets.
 
 Two limits end the wait for a camera that stays silent: the clock (`timeout` after the image that opened the set) and
-the stamps (another camera is `MAX_LAG_NS` ahead, which also bounds memory). What is there by then is used; an image of
-another sweep is never put in its place. A set with fewer than `min_cameras` is a named non-result, and the next sweep
-is tried. A phase that keeps a camera out of three sets in a row, although it fires close to the anchor, is forgotten: a
-camera that was restarted may fire at another time. Payloads are opaque and never touched. Not thread-safe.
+the stamps (two other cameras are `MAX_LAG_NS` ahead, which also bounds memory). What is there by then is used; an image
+of another sweep is never put in its place. A set with fewer than `min_cameras` is a named non-result, and the next
+sweep is tried. A phase that keeps a camera out of three sets in a row, although it fires close to the anchor, is
+forgotten: a camera that was restarted may fire at another time. What time it is no single camera decides, as long as
+others send: one whose clock is wrong is left out by name (`camera_clocks`). Payloads are opaque and never touched. Not
+thread-safe.
 """
 
 from collections import deque
@@ -18,14 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from syncl_core.config import SyncConfig
-from syncl_core.runtime.camera_stream import CameraStream
+from syncl_core.runtime import camera_clocks
+from syncl_core.runtime.camera_stream import JUMP_NS, MAX_LAG_NS, CameraStream
 from syncl_core.runtime.problems import MissedSet, ProblemLog
-
-JUMP_NS = 200_000_000
-"""A stamp further back than this means that time went back (a bag looped), not that two messages were swapped."""
-
-MAX_LAG_NS = 3_000_000_000
-"""A camera may lag this much (plus a process period) behind the newest stamp of all before a set goes without it."""
+from syncl_core.runtime.set_opening import Opening, next_opening
 
 _MAX_MISSED = 64  # non-results that are kept for whoever asks
 
@@ -50,11 +48,12 @@ class SetAssembler:
         self.cameras = tuple(cameras)
         self.problems = ProblemLog()
         self.missed: deque[MissedSet] = deque(maxlen=_MAX_MISSED)  # sets that were due; the owner takes them out
-        self.jumped_from_ns = 0  # where time was before it last went back
         self.skipped = 0  # anchor images left out because the process period had not passed: not a problem
         self._period_ns = round(config.process_period * 1e9)
         self.set_limits(config)
         self._clock_ns = clock_ns
+        self._setbacks = camera_clocks.Setbacks(self.cameras, self.problems)
+        self._arrivals = 0  # images taken in
         self._anchor = config.anchor or self.cameras[0]
         self._clear()
 
@@ -69,8 +68,11 @@ class SetAssembler:
         self._streams = {camera: CameraStream() for camera in self.cameras}
         self._last_ns: int | None = None  # anchor time of the last set
         self._tried_ns: int | None = None  # the same, also of sets with too few cameras
-        self._stale_ns = 0  # after a jump: cameras still beyond this stamp have not jumped yet ...
-        self._unjumped: set[str] = set()  # ... namely these
+
+    @property
+    def jumped_ns(self) -> tuple[int, int]:
+        """Where time was before it last went back, and where it went."""
+        return self._setbacks.jumped_ns
 
     @property
     def phases_ns(self) -> dict[str, int]:
@@ -78,24 +80,29 @@ class SetAssembler:
         return {camera: stream.phase_ns for camera, stream in self._streams.items()}
 
     def add(self, camera: str, stamp_ns: int, payload: object) -> str:
-        """Take one image. Returns "", why it was refused ("unknown_camera", "duplicate", "out_of_order", "stale"), or
-        "time_jump" if it was taken and everything before it forgotten."""
+        """Take one image. Returns "", why it was refused ("unknown_camera", "duplicate", "out_of_order", "stale",
+        "clock_back"), "held" if that is not known yet, or "time_jump" if time went back, this image is taken, and all
+        from before is forgotten."""
         if camera not in self._streams:
             return self._note("unknown_camera", f"{camera}: not one of {', '.join(self.cameras)}")
-        if camera in self._unjumped:
-            if stamp_ns >= self._stale_ns:
-                return self._note("stale", f"{camera}: image at {stamp_ns} ns is from before the time jump")
-            self._unjumped.discard(camera)
-        elif self._unjumped and stamp_ns >= self._stale_ns:
-            self._unjumped = set()  # time has come so far again: cameras that stayed silent may return at any stamp
-        newest_ns, reason = self._streams[camera].newest_ns, ""
-        if newest_ns is not None and stamp_ns <= newest_ns:
-            if newest_ns - stamp_ns <= JUMP_NS:
-                reason = "out_of_order" if stamp_ns < newest_ns else "duplicate"
-                return self._note(reason, f"{camera}: image at {stamp_ns} ns after one at {newest_ns} ns")
-            reason = self._jump(camera, stamp_ns, newest_ns - stamp_ns)
+        stream = self._streams[camera]
+        verdict = self._setbacks.judge(camera, stamp_ns, payload, self._streams)
+        if verdict == "time_jump":
+            self._clear()
+            for image in self._setbacks.take_held():
+                self._store(*image)
+        elif verdict == "clock_back":
+            stream.clock_off = stream.silent = True
+        elif verdict == "clock_right":
+            verdict, self._streams[camera] = "", CameraStream()
+            self._unfollow()
+        elif not verdict and stream.newest_ns is not None and stamp_ns <= stream.newest_ns:
+            verdict = "out_of_order" if stamp_ns < stream.newest_ns else "duplicate"
+            self._note(verdict, f"{camera}: image at {stamp_ns} ns after one at {stream.newest_ns} ns")
+        if verdict:
+            return verdict
         self._store(camera, stamp_ns, payload)
-        return reason
+        return ""
 
     def poll(self) -> list[AssembledSet]:
         """Sets that closed since the last call, in order of time."""
@@ -108,23 +115,16 @@ class SetAssembler:
     def next_deadline_ns(self) -> int | None:
         """Clock time at which `poll` could close a set although nothing arrives; None = nothing is waiting."""
         opening = self._opening()
-        return opening and opening[1]
+        return opening and opening.deadline_ns
 
     def _note(self, reason: str, message: str) -> str:
         self.problems.add(reason, message)
         return reason
 
-    def _jump(self, camera: str, stamp_ns: int, back_ns: int) -> str:
-        self._clear()
-        self.jumped_from_ns = stamp_ns + back_ns
-        # The other cameras jump a little later: until then their images belong to the past that was just forgotten.
-        self._stale_ns = stamp_ns + back_ns // 2
-        self._unjumped = {other for other in self.cameras if other != camera}
-        return self._note("time_jump", f"{camera}: time went back by {back_ns / 1e9:.3f} s to {stamp_ns} ns")
-
     def _store(self, camera: str, stamp_ns: int, payload: object) -> None:
         stream = self._streams[camera]
-        image = stream.arrive(stamp_ns, payload, self._clock_ns())
+        self._arrivals += 1
+        image = stream.arrive(stamp_ns, payload, self._clock_ns(), self._arrivals)
         if self._tried_ns is not None:
             earliest_ns = self._tried_ns
             if self._last_ns is not None:
@@ -143,25 +143,16 @@ class SetAssembler:
             return False
         return self._last_ns is None or anchor_ns >= self._last_ns + self._period_ns - self._margin_ns(camera_period_ns)
 
-    def _opening(self) -> tuple[int, int] | None:
-        """Anchor time and clock deadline of the next set, as far as the images that are here tell."""
-        openings = []
-        for camera, stream in self._streams.items():
-            for image in stream.images:
-                anchor_ns = image.stamp_ns - stream.phase_ns
-                if self._due(anchor_ns, image.period_ns or 0):
-                    # A camera that was never in a set with the anchor says little about the anchor's time.
-                    known = camera == self._anchor or stream.has_phase
-                    openings.append((not known, anchor_ns, image.arrived_ns + self._timeout_ns))
-                    break
-        return min(openings)[1:] if openings else None
+    def _opening(self) -> Opening | None:
+        return next_opening(self._streams, self._anchor, self._due, self._timeout_ns, self._spread_ns)
 
     def _close_all(self, end: bool) -> list[AssembledSet]:
         closed = []
+        self._drop_ahead(end)
         while (opening := self._opening()) is not None:
-            anchor_ns, deadline_ns = opening
+            anchor_ns = opening.anchor_ns
             choices = {c: s.nearest(anchor_ns + s.phase_ns, self._spread_ns) for c, s in self._streams.items()}
-            closed_by = self._why_closed(anchor_ns, deadline_ns, choices, end)
+            closed_by = self._why_closed(opening, choices, end)
             if not closed_by:
                 break
             result = self._take(anchor_ns, choices, closed_by)
@@ -169,28 +160,49 @@ class SetAssembler:
                 closed.append(result)
         return closed
 
-    def _why_closed(self, anchor_ns: int, deadline_ns: int, choices: dict, end: bool) -> str:
+    def _drop_ahead(self, end: bool) -> None:
+        """Leave out images of cameras whose clocks are ahead. They were given the time that others may be late."""
+        now_ns = self._clock_ns()
+        for camera, stream in self._streams.items():
+            for image in tuple(stream.images):
+                waited = now_ns >= image.arrived_ns + self._timeout_ns or (end and stream.clock_off)
+                waited |= stream.newest_ns >= image.stamp_ns + self._period_ns + MAX_LAG_NS
+                if not waited or not camera_clocks.is_outvoted(self._streams, camera, image, self._spread_ns):
+                    break
+                stream.images.popleft()
+                stream.clock_off = stream.silent = True
+                self._note("clock_ahead", f"{camera}: {camera_clocks.how_far_ahead(self._streams, camera, image)}")
+                self._unfollow()
+
+    def _unfollow(self) -> None:
+        """Sets of a camera that was alone for a while may have followed a wrong clock: nobody waits for that time."""
+        if max(self._last_ns or 0, self._tried_ns or 0) > camera_clocks.reached_ns(self._streams) + JUMP_NS:
+            self._last_ns = self._tried_ns = None
+
+    def _why_closed(self, opening: Opening, choices: dict, end: bool) -> str:
         if all(settled or self._streams[camera].silent for camera, (_, settled) in choices.items()):
             return "complete"
         if end:
             return "end"
-        newest_ns = max(stream.newest_ns for stream in self._streams.values() if stream.newest_ns is not None)
-        if newest_ns >= anchor_ns + self._period_ns + MAX_LAG_NS:
+        time_ns = self._streams[opening.camera].newest_ns if opening.alone else camera_clocks.reached_ns(self._streams)
+        if time_ns >= opening.anchor_ns + self._period_ns + MAX_LAG_NS:
             return "lag"
-        return "deadline" if self._clock_ns() >= deadline_ns else ""
+        return "deadline" if self._clock_ns() >= opening.deadline_ns else ""
 
     def _take(self, anchor_ns: int, choices: dict, closed_by: str) -> AssembledSet | None:
-        chosen = {}
-        for camera, (image, _) in choices.items():
-            expected_ns = anchor_ns + self._streams[camera].phase_ns
-            if image is None:
-                self.problems.add("late", f"{camera}: no image for the set at {anchor_ns} ns")
-                self._streams[camera].silent |= closed_by == "deadline"
-            elif abs(image.stamp_ns - expected_ns) > self._spread_ns:
-                self._note_spread(camera, image.stamp_ns - expected_ns)
-            else:
+        chosen, waited_ns = {}, self._timeout_ns if closed_by == "deadline" else None
+        for camera, (image, settled) in choices.items():
+            stream = self._streams[camera]
+            expected_ns = anchor_ns + stream.phase_ns
+            if image is not None and abs(image.stamp_ns - expected_ns) <= self._spread_ns:
                 chosen[camera] = image
-            dropped = self._streams[camera].drop_before(expected_ns - self._spread_ns)
+                stream.clock_off = False
+            else:
+                stream.silent |= image is None and waited_ns is not None
+                if not stream.clock_off:  # else it is said already
+                    reason, why = stream.why_missing(expected_ns, image, settled, waited_ns, self._spread_ns)
+                    self._note(reason, f"{camera}: {why}")
+            dropped = stream.drop_before(expected_ns - self._spread_ns)
             self.skipped += dropped if camera == self._anchor else 0
         taken = self._finish_set(anchor_ns, chosen, closed_by)
         self._judge_phases(anchor_ns, choices, chosen)
@@ -215,12 +227,15 @@ class SetAssembler:
             stream.drop_before(image.stamp_ns + 1)  # an image is used once
             if camera != self._anchor:
                 stream.learn_phase(image.stamp_ns - reference_ns, image.period_ns)
-        self._tried_ns = max(anchor_ns, reference_ns)
-        if len(chosen) < self._min_cameras:
+        tried_ns = max(anchor_ns, reference_ns)
+        enough = len(chosen) >= self._min_cameras
+        if enough or camera_clocks.reached_ns(self._streams) >= tried_ns - self._spread_ns:
+            self._tried_ns = tried_ns  # what one camera alone tried in vain says nothing to the others
+        if not enough:
             missing = ", ".join(camera for camera in self.cameras if camera not in chosen)
             message = f"set at {anchor_ns} ns: {len(chosen)} images; missing {missing}"
             self.problems.add("too_few_cameras", message)
-            self.missed.append(MissedSet(t_ns=self._tried_ns, reason="too_few_cameras", message=message))
+            self.missed.append(MissedSet(t_ns=tried_ns, reason="too_few_cameras", message=message))
             return None
         self._last_ns = reference_ns
         images = [chosen.get(camera) for camera in self.cameras]
@@ -241,8 +256,3 @@ class SetAssembler:
             if self._streams[camera].has_phase:
                 return image.stamp_ns - self._streams[camera].phase_ns
         return opening_ns
-
-    def _note_spread(self, camera: str, distance_ns: int) -> None:
-        distance = f"{distance_ns / 1e6:+.1f} ms from its expected time, {self._spread_ns / 1e6:.1f} are allowed"
-        advice = f"(sync.max_spread); if its clock is off, add {-distance_ns / 1e9:.3f} s to its stamp_offset"
-        self.problems.add("spread_exceeded", f"{camera}: its nearest image is {distance} {advice}")

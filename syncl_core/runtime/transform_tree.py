@@ -75,6 +75,10 @@ class TransformTree:
         self._max_ns = round(max_seconds * 1e9)
         self._edges: dict[str, _Edge] = {}
 
+    def remember(self, max_seconds: float) -> None:
+        """Change how long transforms are remembered from now on."""
+        self._max_ns = round(max_seconds * 1e9)
+
     def insert(self, parent: str, child: str, t_ns: int, parent_from_child: np.ndarray, static: bool = False) -> None:
         """Add one transform [4, 4]; of a static one the stamp does not matter. Stamps may come in any order.
 

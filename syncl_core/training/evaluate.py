@@ -16,7 +16,8 @@ from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.evaluation.detection import evaluate_detection
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.files import write_text
-from syncl_core.io.submission import match_to_samples, tracking_submission, write_submission
+from syncl_core.io.key_frames import match_to_samples
+from syncl_core.io.submission import tracking_submission, write_submission
 from syncl_core.models.box_code import code_center, code_size, code_velocity, code_yaw
 from syncl_core.runtime.session import TrackerSession
 from syncl_core.tensors import Frame, Tracks

@@ -6,11 +6,16 @@ from dataclasses import replace
 import numpy as np
 
 from syncl_core.classes import CAMERAS
+from syncl_core.io.key_frames import objects_at
 from syncl_core.types import FrameSet, ObjectSet
 from syncl_core.view.picture import Caption, draw_picture
+from syncl_core.view.recording import period
 
 TOLERANCE_NS = 50_000_000
 """Largest distance in time of a frame set and its objects: a set's cameras fire within 50 ms."""
+
+_REACH = 0.6
+"""In the usual distance of two sets, how far a frame set may lie from both: key frames come after 0.4 to 0.6 s."""
 
 
 def render_sets(
@@ -25,14 +30,17 @@ def render_sets(
 ) -> Iterator[np.ndarray]:
     """A page [H, width, 3] per frame set, drawn as the iterator advances.
 
-    `tracks` and `ground_truth` are keyed by time stamp, ns, and paired with the nearest set within `TOLERANCE_NS`. With
-    `tracks` given, sets that have none were not processed by the tracker and get no page. `caption` says what all pages
-    share (scene, model, notice, count); number and time are filled in. Trails reach `trail_seconds` back.
+    `tracks` and `ground_truth` are keyed by time stamp, ns, and paired with the nearest set within `TOLERANCE_NS`. A
+    frame set between key frames shows them interpolated. With `tracks` given, sets that have none were not processed by
+    the tracker and get no page. `caption` says what all pages share (scene, model, notice, count); number and time are
+    filled in. Trails reach `trail_seconds` back.
     """
     caption = caption or Caption()
-    first_ns, number = None, 0
+    first_ns, last_ns, number = None, None, 0
     for frame_set in frame_sets:
-        objects = None if tracks is None else nearest(tracks, frame_set.t_ns)
+        since_ns, last_ns = frame_set.t_ns - (last_ns or 0), frame_set.t_ns
+        # Of frame sets that come more often than tracks do, those between tracks were not processed.
+        objects = None if tracks is None else _shown(tracks, frame_set.t_ns, between=since_ns > _reach_ns(tracks))
         if tracks is not None and objects is None:
             continue
         number += 1
@@ -41,7 +49,7 @@ def render_sets(
         yield draw_picture(
             frame_set,
             objects,
-            None if ground_truth is None else nearest(ground_truth, frame_set.t_ns),
+            None if ground_truth is None else _shown(ground_truth, frame_set.t_ns),
             [] if objects is None else before(tracks, objects.t_ns, trail_seconds),
             caption=replace(caption, number=number, seconds=seconds),
             cameras=cameras,
@@ -53,6 +61,18 @@ def nearest(sets: Mapping[int, ObjectSet], t_ns: int, tolerance_ns: int = TOLERA
     """The set whose key is nearest to `t_ns`, or None if none is within the tolerance."""
     key = min(sets, key=lambda other: abs(other - t_ns), default=None)
     return sets[key] if key is not None and abs(key - t_ns) <= tolerance_ns else None
+
+
+def _shown(sets: Mapping[int, ObjectSet], t_ns: int, between: bool = True) -> ObjectSet | None:
+    """The set at `t_ns`; or, where there is none and `between` allows it, what the sets around it say."""
+    own = nearest(sets, t_ns)
+    if own is not None or not between:
+        return own
+    return objects_at([sets[key] for key in sorted(sets)], t_ns, _reach_ns(sets))
+
+
+def _reach_ns(sets: Mapping[int, ObjectSet]) -> int:
+    return round(_REACH * period(sets) * 1e9)
 
 
 def before(sets: Mapping[int, ObjectSet], t_ns: int, seconds: float) -> list[ObjectSet]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
     """Render and write the scenes; the folder appears when it is complete. Returns it.
 
     progress: wraps the iteration over sweeps and gets their number, for a progress bar. Raises InputError if the folder
-    is not empty or cannot be written, or the configuration is impossible.
+    is not empty or cannot be written, a process was killed, or the configuration is impossible.
     """
     _check(folder, config)
     folder = folder.resolve()  # a link to an empty folder stays one
@@ -70,6 +71,10 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
         os.replace(partial, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot write it: {error.strerror}") from None
+    except BrokenProcessPool:
+        raise InputError(
+            f"{folder}: a drawing process was killed; did the memory run out? Try fewer --workers"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -192,7 +197,7 @@ def _write_map(path: Path, scene: Scene) -> None:
             pixels = np.stack([points[0], reach - points[1]], axis=-1) / _MAP_RESOLUTION
             cv2.fillPoly(image, [np.round(pixels).astype(np.int32)], 255)
     path.parent.mkdir()
-    cv2.imwrite(str(path), image)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1])  # cv2.imwrite says nothing of a full disk
 
 
 def _cpu_count() -> int:

@@ -20,6 +20,8 @@ CAMERA_YAW = dict(zip(CAMERAS, np.radians([0, -55, 55, 180, 110, -110]), strict=
 WIDTH, HEIGHT = 64, 36
 INTRINSICS = [[40.0, 0.0, 32.0], [0.0, 40.0, 18.0], [0.0, 0.0, 1.0]]
 
+REAL_GAPS_MS = (500, 500, 399, 500, 600, 400, 550, 450)  # between key frames; as they occur in scene-0103
+
 # name: (category, start in global x, y, z; velocity in x, y; width, length, height; lidar points)
 OBJECTS = {
     "car": ("vehicle.car", (20.0, 3.0, 1.0), (4.0, 0.5), (1.9, 4.5, 1.6), 9),
@@ -66,12 +68,16 @@ def object_center(name: str, t_us: int) -> np.ndarray:
     return np.array(start) + seconds(t_us) * np.array([*velocity, 0.0])
 
 
-def write_tiny_nuscenes(root: Path, sweeps_between: int = 2) -> Path:
-    """Two scenes of four key frames, six cameras and a lidar, with `sweeps_between` sweeps between key frames."""
+def write_tiny_nuscenes(root: Path, sweeps_between: int = 2, gaps_ms: tuple[int, ...] = ()) -> Path:
+    """Two scenes of four key frames, six cameras and a lidar, with `sweeps_between` sweeps in each half second.
+
+    `gaps_ms` between key frames replace the usual three of 500 ms.
+    """
+    offsets_us = np.cumsum([0, *(1000 * gap for gap in gaps_ms or (500,) * (SAMPLES_PER_SCENE - 1))]).tolist()
     tables = _static_tables()
     for index, scene in enumerate(SCENES):
         start_us = START_US + 10_000_000 * index
-        _add_scene(tables, scene, [start_us + 500_000 * i for i in range(SAMPLES_PER_SCENE)], sweeps_between)
+        _add_scene(tables, scene, [start_us + offset for offset in offsets_us], sweeps_between)
     for record in tables["sample_data"]:
         if record["fileformat"] == "jpg":
             _write_image(root / record["filename"], seed=(len(record["token"]) + record["timestamp"]) % 251)
@@ -171,10 +177,12 @@ def _add_scene(tables: dict, scene: str, times_us: list[int], sweeps_between: in
 def _sample_data(scene: str, channel: str, samples: list[dict], sweeps_between: int) -> list[dict]:
     camera = channel in CAMERAS
     records = []
-    step_us = 500_000 // (sweeps_between + 1)
-    for sample in samples:
-        for i in range(sweeps_between + 1 if sample is not samples[-1] else 1):
-            t_us = sample["timestamp"] + i * step_us + CAMERA_DELAY_US.get(channel, 0)
+    ends_us = [sample["timestamp"] for sample in samples[1:]]
+    for sample, end_us in zip(samples, [*ends_us, samples[-1]["timestamp"]], strict=True):
+        gap_us = end_us - sample["timestamp"]
+        count = max(1, round(gap_us / 500_000 * (sweeps_between + 1)))
+        for i in range(count):
+            t_us = sample["timestamp"] + i * gap_us // count + CAMERA_DELAY_US.get(channel, 0)
             folder = "sweeps" if i else "samples"
             records.append(
                 {

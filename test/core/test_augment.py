@@ -9,6 +9,7 @@ from train_fixture import HEIGHT, WIDTH, ToySource, toy_config
 
 from syncl_core.config import ImageConfig
 from syncl_core.data.augment import Augmentation, augmented_frame, blank, draw_augmentation, draw_grid_mask
+from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
 from syncl_core.train_config import TrainConfig
 from syncl_core.types import RawImage
@@ -71,6 +72,14 @@ def test_a_smaller_image_is_black_at_the_top_and_right():
     frame = augmented_frame(SOURCE.frame_set("toy-0", 0), CONFIG.image, Augmentation(scale=0.5))
     assert not frame.images[..., :12, :].any() and not frame.images[..., 32:].any()  # 20 x 32 pixels are left
     assert (frame.images[..., 12:, :32] > 0).float().mean() > 0.9
+
+
+def test_images_that_inference_refuses_are_not_trained_on():
+    """Black rows at the top are for smaller scales; at the scale of inference they would be learned, and never seen."""
+    low = ImageConfig(height=48, width=64)
+    for scale in (1.0, 1.3):
+        with pytest.raises(InputError, match=r"^CAM_A: image of 64x40 .* the network needs 48 \(image\.height\)"):
+            augmented_frame(SOURCE.frame_set("toy-0", 0), low, Augmentation(scale=scale))
 
 
 def test_a_missing_camera_stays_neutral():

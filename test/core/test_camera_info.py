@@ -28,6 +28,18 @@ def test_images_with_distortion_get_a_lens(name, d, model, coefficients):
     np.testing.assert_array_equal(messages.camera_model_from(no_p, rectified=False).intrinsics, MODEL.intrinsics)
 
 
+@pytest.mark.parametrize("name", ["equidistant", "fisheye"])
+def test_an_ideal_fisheye_is_no_pinhole(name):
+    """Where all coefficients are zero, r = f * theta remains: 45 degrees from the axis lie at pi / 4, not at 1."""
+    info = camera_info(distortion_model=name, d=[0.0] * 4, p=[0.0] * 12)
+    camera = messages.camera_model_from(info, rectified=False)
+    fx, cx = MODEL.intrinsics[0, 0], MODEL.intrinsics[0, 2]
+    np.testing.assert_allclose(distort(camera.lens, np.array([1.0, 0.0]))[0], cx + fx * np.pi / 4)
+    with pytest.raises(InputError, match="camera_info with P, or set rig.rectify to always"):
+        messages.camera_model_from(info)
+    assert messages.camera_model_from(camera_info(distortion_model=name, d=[]), rectified=False).lens is None
+
+
 def test_rectified_images_have_no_lens():
     assert messages.camera_model_from(camera_info(distortion_model="plumb_bob")).lens is None
     assert messages.camera_model_from(camera_info(d=[0.0] * 5), rectified=False).lens is None
@@ -66,6 +78,7 @@ def test_whose_images_are_rectified(rectify, topic, expected):
         ({"distortion_model": "plumb_bob", "d": [0.1, 0, 0, 0, 0, 0.5]}, "plumb_bob has 5 coefficients"),
         ({"distortion_model": "equidistant", "d": [0.1, np.nan, 0, 0]}, "equidistant needs 4 finite"),
         ({"distortion_model": "plumb_bob", "k": [0.0] * 9}, "not calibrated"),
+        ({"distortion_model": "plumb_bob", "width": 1, "height": 1321}, "1x1321 pixels, which no camera has"),
     ],
 )
 def test_unusable_lenses_are_input_errors(fields, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
-from nuscenes_fixture import SAMPLES_PER_SCENE, SCENES, edit_table, real_root, write_tiny_nuscenes
+from nuscenes_fixture import REAL_GAPS_MS, SAMPLES_PER_SCENE, SCENES, edit_table, real_root, write_tiny_nuscenes
 
 from syncl_core import geometry, offline
 from syncl_core.cli import main
@@ -79,6 +79,36 @@ def test_tables_and_bag_give_the_same_tracks(root, bag, config, tmp_path):
         np.testing.assert_allclose(objects.centers, from_root[token].centers, atol=0.6)
 
 
+def test_key_frames_beside_the_sets_of_a_bag_have_boxes(config, tmp_path, capsys):
+    """Images at 12 Hz and key frames as the real ones: one set per half second leaves the key frames behind."""
+    root = write_tiny_nuscenes(tmp_path / "root", sweeps_between=5, gaps_ms=REAL_GAPS_MS)
+    bag, out = tmp_path / "bag", tmp_path / "out"
+    assert main(["bag", str(root), "--scene", SCENES[0], "-o", str(bag)]) == 0
+    assert main(["track", str(bag), "-c", str(config), "-o", str(out)]) == 0
+    samples = NuScenesScenes(root).samples(SCENES[0])
+    times = [frame_set.t_ns for frame_set in offline.bag_frame_sets(bag, load_config(config))]
+    alone = [s.token for s in samples if min(abs(s.t_ns - t) for t in times) > 50_000_000]
+    assert len(alone) > 2
+    note = f"{len(alone)} of {len(samples)} key frames lie between processed sets; their boxes are interpolated"
+    assert f"note: bag: {note}" in capsys.readouterr().err
+    assert all(read_submission(out / "tracks.json")[sample.token].ids for sample in samples)
+    pictures = ["--pictures", "all", "--width", "480", "-c", str(config), "-o", str(tmp_path / "pictures")]
+    assert main(["render", str(bag), "--tracks", str(out / "tracks.json"), *pictures]) == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == len(times)
+
+
+def test_a_split_is_tracked(root, bag, config, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["-c", str(config), "-o", str(out), "--split"]
+    fails_in_one_line(capsys, ["track", str(bag), *command, "x"], "--split is for nuScenes roots", untouched=out)
+    fails_in_one_line(capsys, ["track", str(root), *command, "x"], "split 'x' is unknown", untouched=out)
+    with pytest.raises(SystemExit):
+        main(["track", str(root), *command, "tiny_val", "--scene", SCENES[1]])
+    assert main(["track", str(root), *command, "tiny_val"]) == 0
+    tokens = {sample.token for sample in NuScenesScenes(root).samples(SCENES[1])}
+    assert read_submission(out / "tracks.json").keys() == tokens and not (out / SCENES[0]).exists()
+
+
 def test_a_repeated_run_is_equal_to_the_bit(bag, config, tmp_path):
     for name in ("first", "second"):
         assert main(["track", str(bag), "-c", str(config), "-o", str(tmp_path / name)]) == 0
@@ -142,7 +172,7 @@ BAD_BAGS = {
     "wrong size": (_small_image, ["CAM_FRONT", "30x20", "64x36"]),
     "corrupt JPEG": (_corrupt_image, ["CAM_FRONT", "corrupt JPEG"]),
     "unknown encoding": (_unknown_encoding, [FRONT, "h264"]),
-    "NaN pose": (_nan_pose, ["odom -> base_link"]),
+    "NaN pose": (_nan_pose, ["/tf (", "odom -> base_link"]),
     "missing camera": (_without_front, ["CAM_FRONT", FRONT]),
     "missing calibration": (_without_calibration, ["/cam_back/camera_info"]),
     "wrong schema": (_wrong_type, [FRONT, "std_msgs/msg/String"]),
@@ -214,6 +244,9 @@ def test_what_cannot_become_a_submission_is_known_before_the_work(bag, config, t
     trams.write_text(f"{config.read_text()}\nclasses: [{names}]\n")
     out = tmp_path / "out"
     fails_in_one_line(capsys, ["track", str(bag), "-c", str(trams), "-o", str(out)], "classes: tram", untouched=out)
+    many = tmp_path / "many.yaml"
+    many.write_text(config.read_text().replace("slots: 8", "slots: 8, max_output: 700"))
+    fails_in_one_line(capsys, ["track", str(bag), "-c", str(many), "-o", str(out)], "max_output: 700", untouched=out)
     (out / "tracks.json").mkdir(parents=True)
     assert main(["track", str(bag), "-c", str(config), "-o", str(out), "--overwrite"]) == 2
     assert "tracks.json: is a folder" in capsys.readouterr().err

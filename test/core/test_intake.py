@@ -200,19 +200,28 @@ def test_camera_without_calibration_is_left_out_where_the_rig_allows_it():
             ]
 
 
-def test_model_frame_comes_from_the_tree_else_from_the_config():
-    known = geometry.transform([1.0, 2.0, 3.0], geometry.quaternion_from_yaw(0.3))
-    for matrix in (known, None):
-        intake = Intake(CONFIG, frozen_clock)
-        add_rig(intake)
-        if matrix is not None:
-            intake.add_transform("base_link", "lidar_top", 0, matrix, static=True)
-        add_poses(intake, 0)
-        add_images(intake, 0)
-        (frame_set,) = intake.finish()
-        rig = CONFIG.rig
-        expected = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
-        np.testing.assert_array_equal(frame_set.base_from_model, expected if matrix is None else matrix)
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("yaw_deg, used", [(-90, True), (-75, True), (-65, False), (0, False), (None, False)])
+def test_model_frame_comes_from_the_tree_if_it_points_where_the_networks_does(yaw_deg, used, strict):
+    """A lidar of another car may be called lidar_top, too, and have x forward."""
+    intake, sets = Intake(CONFIG, frozen_clock, strict=strict), []
+    add_rig(intake)
+    if yaw_deg is not None:
+        known = geometry.transform([1.0, 2.0, 3.0], geometry.quaternion_from_yaw(np.radians(yaw_deg)))
+        intake.add_transform("base_link", "lidar_top", 0, known, static=True)
+    for n in range(3):
+        add_poses(intake, n)
+        add_images(intake, n)
+        sets += intake.poll()
+    rig = CONFIG.rig
+    expected = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+    for frame_set in sets + intake.finish():
+        np.testing.assert_array_equal(frame_set.base_from_model, known if used else expected)
+    problems = intake.problems()
+    assert ("model_frame" in problems) == (yaw_deg is not None and not used)
+    if "model_frame" in problems:
+        assert problems["model_frame"].count == 1
+        assert f"lidar_top in /tf is turned by {yaw_deg + 90} degrees" in problems["model_frame"].message
 
 
 BAD_POSE = np.full((4, 4), np.nan)

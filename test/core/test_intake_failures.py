@@ -93,6 +93,21 @@ def test_an_impossible_lens_is_named():
     assert message.startswith("CAM_BACK: unusable calibration: equidistant needs 4 finite coefficients")
 
 
+def test_poses_that_come_minutes_before_their_images_are_kept_where_that_is_asked_for():
+    """As in a replay that was held up: what waits of /tf is read at once, images one by one."""
+    for seconds, least, most in ((1000.0, 200, 200), (None, 60, 160)):
+        intake, sets = Intake(CONFIG, frozen_clock), []
+        if seconds:
+            intake.remember_transforms(seconds)
+        add_rig(intake)
+        for n in range(200):
+            for later in range(n, n + 100) if n % 100 == 0 else ():
+                add_poses(intake, later)
+            add_images(intake, n)
+            sets += intake.poll()
+        assert least <= len(sets + intake.finish()) <= most
+
+
 def test_sets_that_became_nothing_are_known_with_their_time():
     now = [0]
     intake = Intake(CONFIG, lambda: now[0], ego_wait_s=0.2)

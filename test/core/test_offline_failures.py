@@ -1,5 +1,6 @@
 """Recordings with unusable images: offline does what the node does, and says it."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -13,6 +14,7 @@ from syncl_core import offline
 from syncl_core.cli import main
 from syncl_core.errors import DeviceError, InputError
 from syncl_core.io.bag_reader import BagReader
+from syncl_core.io.sensor_events import sensor_events
 from syncl_core.runtime.session import TrackerSession
 
 
@@ -52,6 +54,30 @@ def test_one_camera_with_corrupt_images_is_masked_where_the_rig_allows_it(bag, t
     with BagReader(tmp_path / "out" / "broken") as reader:
         object_sets = reader.object_sets("/tracker/tracks")
     assert len(object_sets) > 2 and all(len(objects) for objects in object_sets)
+
+
+def test_an_unusable_transform_is_left_out_as_in_the_node(bag, tmp_path):  # noqa: F811
+    """A gripper that nobody has calibrated must not end the tracking of a whole drive."""
+
+    def spoil(topic, message):
+        if topic == TOPICS.tf:
+            finger = copy.deepcopy(message.transforms[0])
+            finger.header.frame_id, finger.child_frame_id = "gripper", "finger"
+            finger.transform.rotation.w = finger.transform.rotation.x = 0.0
+            finger.transform.rotation.y = finger.transform.rotation.z = 0.0
+            message.transforms.insert(0, finger)
+        return message
+
+    def times(path):
+        return [one.t_ns for one in offline.bag_frame_sets(path, SESSION_CONFIG)]
+
+    broken, said = rewrite(bag, tmp_path / "broken", spoil), []
+    assert times(broken) == times(bag)
+    with BagReader(broken) as reader:
+        for _ in sensor_events(reader, SESSION_CONFIG.rig.cameras, on_unusable=lambda *what: said.append(what)):
+            pass
+        poses = sum(topic == TOPICS.tf for topic, *_ in reader.messages())
+    assert len(said) == poses and said[0][0] == TOPICS.tf and "gripper -> finger: not a rotation" in said[0][1]
 
 
 @pytest.mark.parametrize("rectify, bent", [("auto", True), ("always", True), ("never", False)])

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from nuscenes_fixture import SAMPLES_PER_SCENE, SCENES, write_tiny_nuscenes
+from nuscenes_fixture import REAL_GAPS_MS, SAMPLES_PER_SCENE, SCENES, write_tiny_nuscenes
 from test_cli import CONFIG as TINY
 
 from syncl_core.classes import TRACKING_CLASSES
@@ -110,6 +110,14 @@ def test_thinning_keeps_one_set_per_period(tiny):
     ]
     for period_s, kept in ((0.0, times), (0.5, times), (1.0, [0.0, 1.02, 1.97, 4.0]), (9.0, [0.0])):
         assert [s.t_ns / SECOND for s in thinned(sets, period_s)] == pytest.approx(kept)
+
+
+def test_thinning_leaves_out_no_real_key_frame_at_its_own_period(tiny):
+    times_ms = np.cumsum([0, *REAL_GAPS_MS]).tolist()
+    one = tiny.frame_set(tiny.samples(SCENES[0])[0].token)
+    sets = [dataclasses.replace(one, t_ns=t * 1_000_000) for t in times_ms]
+    assert list(thinned(sets, 0.5)) == sets
+    assert [s.t_ns // 1_000_000 for s in thinned(sets, 1.0)] == [0, 1000, 1899, 2899, 3899]
 
 
 def test_key_frames_without_a_set_get_predictions_or_nothing(tiny):

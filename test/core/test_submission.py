@@ -5,14 +5,13 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from syncl_core.classes import TRACKING_CLASSES
+from syncl_core.config import SynclConfig, TrackConfig
 from syncl_core.errors import InputError
 from syncl_core.io.submission import (
+    check_submittable,
     filter_range,
-    match_to_samples,
     read_submission,
     tracking_submission,
     write_submission,
@@ -91,6 +90,14 @@ def test_501_boxes_are_too_many():
     tracking_submission({"s7": random_objects(500)})
     with pytest.raises(InputError, match="sample s7: 501 boxes, 500 are allowed"):
         tracking_submission({"s7": random_objects(501)})
+
+
+def test_a_tracker_that_says_too_much_is_known_before_it_runs():
+    check_submittable(SynclConfig(track=TrackConfig(max_output=500)))
+    with pytest.raises(InputError, match=r"^track\.max_output: 501 boxes cannot stand in tracks\.json"):
+        check_submittable(SynclConfig(track=TrackConfig(max_output=501)))
+    with pytest.raises(InputError, match=r"^classes: barrier cannot stand in tracks\.json"):
+        check_submittable(SynclConfig(classes=("car", "barrier"), num_tracking_classes=2))
 
 
 def broken(**changes) -> str:
@@ -176,48 +183,3 @@ def test_range_filter_is_the_rule_box_by_box():
     assert list(kept.ids) == expected
     rows = [objects.ids.index(track_id) for track_id in expected]
     np.testing.assert_array_equal(kept.velocities, objects.velocities[rows])
-
-
-def slow_match(set_times: list[int], sample_times: list[int], tolerance_ns: int) -> dict[int, int]:
-    """Sample index -> set index: again and again the closest pair of all that are left."""
-    pairs = {}
-    while True:
-        left = [
-            (abs(s - t), i, j)
-            for i, s in enumerate(sample_times)
-            for j, t in enumerate(set_times)
-            if i not in pairs and j not in pairs.values() and abs(s - t) <= tolerance_ns
-        ]
-        if not left:
-            return pairs
-        _, i, j = min(left)
-        pairs[i] = j
-
-
-MILLISECONDS = st.lists(st.integers(0, 400), max_size=6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(MILLISECONDS, MILLISECONDS)
-def test_matching_is_closest_first(set_ms, sample_ms):
-    sample_ms = sorted(sample_ms)
-    object_sets = [random_objects(1, seed=j, t_ns=t * 1_000_000) for j, t in enumerate(set_ms)]
-    samples = [(f"s{i}", t * 1_000_000) for i, t in enumerate(sample_ms)]
-    matched = match_to_samples(object_sets, samples)
-    expected = slow_match(set_ms, sample_ms, 50)
-    assert list(matched) == [token for token, _ in samples]
-    for i, (token, t_ns) in enumerate(samples):
-        if i in expected:
-            assert matched[token] is object_sets[expected[i]]
-        else:
-            assert len(matched[token]) == 0
-            assert matched[token].t_ns == t_ns
-
-
-def test_matching_survives_any_order_of_sets():
-    rng = np.random.default_rng(0)
-    samples = [(f"s{i}", 1_533_151_603_547_590_000 + 500_000_000 * i) for i in range(40)]
-    object_sets = [random_objects(1, t_ns=t_ns + int(rng.integers(-50_000_000, 50_000_001))) for _, t_ns in samples]
-    shuffled = [object_sets[i] for i in rng.permutation(40)]
-    matched = match_to_samples(shuffled, samples[::-1])
-    assert all(matched[token] is objects for (token, _), objects in zip(samples, object_sets, strict=True))

@@ -15,7 +15,7 @@ LENGTH_MS = 500 * SWEEPS
 
 
 def recording() -> list[tuple[int, str, str]]:
-    """(stamp, kind, name) of one round: six cameras at 2 Hz; the vehicle and a gimbal under it at 50 Hz."""
+    """(stamp, kind, name) of one round: six cameras at 2 Hz; the vehicle and a camera's gimbal under it at 50 Hz."""
     images = [(T0 + (500 * n + ms) * MS, "image", c) for n in range(SWEEPS) for c, ms in OFFSETS_MS.items()]
     poses = [(T0 + (20 * k - 20) * MS, kind, "") for k in range(LENGTH_MS // 20 + 1) for kind in ("vehicle", "gimbal")]
     return sorted(images + poses)
@@ -27,6 +27,7 @@ def play(rate: float, delays_ms: dict[str, float], seed: int, rounds: int = 3, j
     random, now, sets = Random(seed), [0], []
     intake = Intake(CONFIG, lambda: now[0], fixed_frame="odom", ego_wait_s=1.0)
     add_rig(intake)
+    intake.add_transform("gimbal", "cam_back", 0, np.eye(4), static=True)
     arrivals = []
     for number in range(rounds):
         latest: dict[tuple, float] = {}
@@ -116,11 +117,47 @@ def test_a_hiccup_of_one_transform_does_not_touch_a_later_jump_of_all():
     intake.add_transform("odom", "base_link", T0 + 1_000 * MS, odom_from_base(T0 + 1_000 * MS))
     assert intake.problems()["transform_time_jump"].count == 1
     assert len(drive(4, 30)) == 26
-    camera = CONFIG.rig.cameras[0]
-    first_ns = T0 + OFFSETS_MS[camera] * MS
-    intake.add_image(camera, first_ns, camera.lower(), IMAGE)
+    for camera in CONFIG.rig.cameras[:2]:  # with one camera alone, it might be its clock
+        assert intake.time_jumps == 0
+        intake.add_image(camera, T0 + OFFSETS_MS[camera] * MS, camera.lower(), IMAGE)
     assert intake.time_jumps == 1 and intake._tree.newest_ns("base_link") is None  # the old poses are gone
     assert intake.problems()["transform_time_jump"].count == 1
+
+
+@pytest.mark.parametrize(
+    "stamp_ms",
+    [
+        lambda n: 100 * n - 60_000 * (n > 20),  # its computer reboots
+        lambda n: 100 * n - 400 * (n % 2),  # two sources
+        lambda n: 100 * n - T0 // MS * (n == 20),  # a message without a stamp
+    ],
+)
+@pytest.mark.parametrize("parent", ["base_link", "odom"])
+def test_frames_that_no_set_looks_up_say_nothing_about_time(parent, stamp_ms):
+    intake, sets = Intake(CONFIG, lambda: 0), []
+    add_rig(intake)
+    for n in range(8):
+        for k in range(5 * n, 5 * n + 5):
+            intake.add_transform(parent, "tag", T0 + stamp_ms(k) * MS, np.eye(4))
+        for t_ns, camera in sorted((T0 + (500 * n + ms) * MS, c) for c, ms in OFFSETS_MS.items()):
+            intake.add_transform("odom", "base_link", t_ns, odom_from_base(t_ns))
+            intake.add_image(camera, t_ns, camera.lower(), IMAGE)
+        sets += intake.poll()
+    assert len(sets) == 8 and intake.problems() == {}
+    assert intake._tree.newest_ns("tag") in {T0 + stamp_ms(k) * MS for k in range(30, 40)}
+
+
+def test_one_camera_that_goes_back_forgets_no_pose():
+    intake, sets = Intake(CONFIG, lambda: 0), []
+    add_rig(intake)
+    for n in range(12):
+        for t_ns, camera in sorted((T0 + (500 * n + ms) * MS, c) for c, ms in OFFSETS_MS.items()):
+            intake.add_transform("odom", "base_link", t_ns, odom_from_base(t_ns))
+            back_ns = 60_000 * MS if camera == "CAM_BACK" and n == 6 else 0
+            intake.add_image(camera, t_ns - back_ns, camera.lower(), IMAGE)
+        sets += intake.poll()
+    assert len(sets) == 11 and intake.time_jumps == 0  # the set of sweep 6 has five images, and six are demanded
+    assert intake.problems()["clock_back"].message.startswith("CAM_BACK: its clock went back by 59.5")
 
 
 def test_who_follows_a_jump_begins_no_round_of_its_own():

@@ -1,7 +1,10 @@
 """The clips of a run: every one once per epoch, the same for a seed however they are computed."""
 
 import dataclasses
+import multiprocessing
 import pickle
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from torch.utils import _pytree
 from train_fixture import ToySource, toy_config
 
 from syncl_core.config import SynclConfig
+from syncl_core.data import loader
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.data.nuscenes_clips import NuScenesClips
@@ -109,6 +113,25 @@ def test_loading_moves_no_random_numbers():
     before = torch.get_rng_state()
     next(iter(make_loader(ClipDataset(ToySource(), toy_config()), RunSampler(1, 0, 2), 1, CPU)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def _serve_without_sigwaitinfo() -> None:
+    del loader.signal.sigwaitinfo
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `syncl` has it
+    loader._quiet_worker(0)
+    time.sleep(60)
+
+
+def test_a_worker_without_sigwaitinfo_ends_at_sigterm():
+    """macOS lacks it: a worker that blocks SIGTERM there could not be ended."""
+    worker = multiprocessing.get_context("fork").Process(target=_serve_without_sigwaitinfo)
+    worker.start()
+    time.sleep(0.5)
+    worker.terminate()
+    worker.join(5)
+    ended = worker.exitcode
+    worker.kill()
+    assert ended == -signal.SIGTERM
 
 
 def _nuscenes_config(**train) -> SynclConfig:

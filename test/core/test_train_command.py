@@ -122,6 +122,22 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys)
             ["{config}", "-o", "{out}", "--eval-data", "{root}", "--set", "train.evaluate_every=0"],
             "--eval-data: nothing is evaluated without --set train.evaluate_every=N",
         ),
+        (
+            ["{config}", "-o", "{out}", "--data", "{root}", "--split", "tiny_val", "--set", "image.height=48"]
+            + ["--set", "train.evaluate_every=0"],
+            "{root}: tiny-0002: CAM_FRONT: image of 64x36 pixels scaled to width 64 has 36 rows, the network needs 48",
+        ),
+        (
+            ["{config}", "-o", "{out}", "--data", "{root}", "--split", "tiny_val", "--set", "num_tracking_classes=2"]
+            + ["--set", "classes=[car, tram]", "--set", "train.evaluate_every=0"],
+            "{root}: classes: nuScenes has no tram; its classes are car, truck",
+        ),
+        (
+            ["{config}", "-o", "{out}", "--data", "{root}", "--split", "tiny_val", "--set", "num_tracking_classes=8"],
+            "classes: construction_vehicle cannot stand in tracks.json",
+        ),
+        (["{config}", "-o", "{out}", "--set", "image.height=48"], "world: CAM_FRONT: image of 64x36 pixels scaled to"),
+        (["{config}", "-o", "{out}", "--set", "track.max_output=501"], "track.max_output: 501 boxes cannot stand in"),
         (["{config}", "-o", "{out}", "--version", "v1.0-mini"], "--version: the world has no versions"),
     ],
 )

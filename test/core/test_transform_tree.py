@@ -129,6 +129,16 @@ def test_memory_is_bounded_and_old_samples_are_forgotten():
         tree.lookup("odom", "base", 8 * SECOND)
 
 
+def test_more_is_remembered_from_when_it_is_asked_for():
+    tree = TransformTree(max_seconds=1.0)
+    for i in range(5):
+        tree.insert("odom", "base", i * SECOND, np.eye(4))
+    tree.remember(1000.0)
+    for i in range(5, 2000):
+        tree.insert("odom", "base", i * SECOND, np.eye(4))
+        assert tree._edges["base"].stamps_ns[0] == max(3, i - 1000) * SECOND
+
+
 @pytest.mark.parametrize(
     "matrix, why",
     [

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nuscenes_fixture import REAL_GAPS_MS
 from view_fixture import MODEL, in_front_of, make_objects, make_set, make_view
 
 from syncl_core import geometry
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.types import Lens, RawImage
-from syncl_core.view import canvas
+from syncl_core.view import canvas, replay
 from syncl_core.view.birdseye import Ground, draw_birdseye, trails
 from syncl_core.view.camera_view import box_outlines, clip_polygon, clip_segments, draw_camera, frustum
 from syncl_core.view.colors import identity_color, short_identity
@@ -262,6 +263,24 @@ def test_only_processed_sets_get_a_page():
     tracks = {t * ms: make_objects(np.zeros((0, 3)), t_ns=t * ms) for t in (0, 210)}
     assert len(list(render_sets(frame_sets, tracks, width=480))) == 2
     assert len(list(render_sets(frame_sets, width=480))) == 3
+
+
+def test_sets_between_key_frames_show_what_is_on_its_way(monkeypatch):
+    """One page per set, with tracks and ground truth; but none where sets come more often than tracks."""
+    ms = 1_000_000
+    key_frames = {t * ms: make_objects([[t, 0, 0]], t_ns=t * ms) for t in np.cumsum([0, *REAL_GAPS_MS]).tolist()}
+    times = [t for t in range(0, max(key_frames) // ms + 100, 500)]
+    drawn = []
+    monkeypatch.setattr(replay, "draw_picture", lambda *page, **_: drawn.append(page))
+    list(render_sets([make_set(t * ms) for t in times], key_frames, key_frames))
+    assert [frame_set.t_ns // ms for frame_set, *_ in drawn] == times
+    for frame_set, tracks, truth, _ in drawn:
+        for objects in (tracks, truth):
+            assert objects.centers[0, 0] == pytest.approx(objects.t_ns / ms)
+            assert abs(objects.t_ns - frame_set.t_ns) <= 50 * ms
+    drawn.clear()
+    list(render_sets([make_set(t * ms) for t in range(0, 2000, 83)], key_frames, key_frames))
+    assert [frame_set.t_ns // ms for frame_set, *_ in drawn] == [0, 498, 996, 1411, 1909]
 
 
 def test_png_holds_the_picture_and_failure_leaves_nothing(tmp_path):

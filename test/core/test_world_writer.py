@@ -1,7 +1,10 @@
 """Laws of written synthetic scenes: nuscenes-devkit and the official metrics treat them like the real thing."""
 
+import errno
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +171,33 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "_write_map", interrupt)
     config = writer.WorldConfig(seconds=1.0, image_width=160, sweeps=False, workers=1)
     with pytest.raises(KeyboardInterrupt):
+        writer.write_world(tmp_path / "data", config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+
+
+def test_a_killed_process_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_render_sweep", _killed)
+    config = writer.WorldConfig(seconds=1.0, image_width=160, sweeps=False, workers=2)
+    with pytest.raises(InputError, match="data: a drawing process was killed; .* fewer --workers"):
+        writer.write_world(tmp_path / "data", config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_that_does_not_fit_the_disk_is_not_published(tmp_path, monkeypatch):
+    def full(path, data):
+        if path.suffix == ".png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(writer.cv2, "imwrite", lambda *_: False)  # all that OpenCV says
+    config = writer.WorldConfig(seconds=1.0, image_width=160, sweeps=False, workers=1)
+    with pytest.raises(InputError, match="data: cannot write it: No space left on device"):
         writer.write_world(tmp_path / "data", config)
     assert list(tmp_path.iterdir()) == []
 

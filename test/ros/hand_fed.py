@@ -35,9 +35,11 @@ class Queue:
 
 
 class Listener:
-    """Stands for the node: keeps the callbacks by topic."""
+    """Stands for the node: keeps the callbacks by topic. `remaps` and `publishers` go by topics, too."""
 
-    def __init__(self):
+    def __init__(self, remaps=None):
+        self.remaps = remaps or {}
+        self.publishers = {}
         self.callbacks = {}
         self.events = {}
         self.queues = {}
@@ -48,6 +50,12 @@ class Listener:
         self.events[topic] = event_callbacks
         self.queues[topic] = Queue(kind)
         return self.queues[topic]
+
+    def resolve_topic_name(self, topic):
+        return self.remaps.get(topic, topic)
+
+    def get_publishers_info_by_topic(self, topic):
+        return self.publishers.get(topic, [])
 
     def get_logger(self):
         return self
@@ -61,9 +69,9 @@ class Listener:
 class Rig:
     """A node's input side, to be fed by hand."""
 
-    def __init__(self, config=None, cameras=None, **params):
+    def __init__(self, config=None, cameras=None, remaps=None, **params):
         config = config or SynclConfig()
-        self.listener = Listener()
+        self.listener = Listener(remaps)
         self.intake = Intake(config, lambda: 0)
         self.received = 0
         own = {camera: (cameras or {}).get(camera, CameraParams()) for camera in CAMERAS}

@@ -22,7 +22,7 @@ from syncl_ros import conversions
 
 CAMERA = "CAM_FRONT"
 IMAGES = 1600  # while the network is busy more of them wait than any queue of fixed depth on the way holds
-PERIOD_NS = 10_000_000
+PERIOD_NS = 50_000_000  # so poses of 80 s are on the way, and read long before their images
 CONFIG = f"""
 image: {{height: 32, width: 80}}
 rig: {{cameras: [{CAMERA}]}}
@@ -31,7 +31,7 @@ sync: {{process_period: 1.0, min_cameras: 1}}
 
 
 def write_flood(path):
-    """One camera at 100 Hz with tiny images."""
+    """One camera at 20 Hz with tiny images."""
     pixels = small_drive.picture(3)[:18, :32]
     image = RawImage(encoding="jpeg", data=simplejpeg.encode_jpeg(pixels.copy(), quality=50))
     model = CameraModel(width=32, height=18, intrinsics=small_drive.MODEL.intrinsics)
@@ -59,7 +59,7 @@ def test_full_queues_hold_a_replay_up_and_lose_nothing(tmp_path, domain):
     playing = (bag, "--rate", 1000, "--wait-for", "/tracker/ready", "--hold")
     with (
         live_node.watching(domain) as watcher,
-        RosProcess(".slow_node", 0.4, 1, "--ros-args", *given, env=env, folder=tmp_path) as node,
+        RosProcess(".slow_node", 0.15, 1, "--ros-args", *given, env=env, folder=tmp_path) as node,
     ):
         holds = watcher.listen("std_msgs/msg/Bool", "/tracker/hold", latched=True)
         watcher.wait(lambda: watcher.ready and watcher.statuses, 60)
@@ -69,7 +69,7 @@ def test_full_queues_hold_a_replay_up_and_lose_nothing(tmp_path, domain):
         watcher.wait(lambda: holds and not holds[-1].data)
         node.interrupt()
         assert node.wait(20) == 0, node.output()
-    assert len(expected) == 16 and [objects.t_ns for objects in watcher.tracks] == expected
+    assert len(expected) == 80 and [objects.t_ns for objects in watcher.tracks] == expected
     assert "held up" in node.output() and any(hold.data for hold in holds)
 
 

@@ -19,6 +19,7 @@ from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
+from syncl_core.types import LENS_COEFFICIENTS
 from syncl_ros import approximate, conversions, encodings, reference
 from syncl_ros.calibration import load_calibration
 from syncl_ros.declare import Parameters
@@ -124,6 +125,13 @@ def test_calibrations_from_a_file(tmp_path):
     np.testing.assert_array_equal(model.lens.coefficients, [0.1, 0.02, 0.003, 0.0004])
     # The camera looks backwards: its z axis is -x of the vehicle, its x axis +y, its y axis -z.
     np.testing.assert_allclose(mount, [[0, 0, -1, -1], [1, 0, 0, 0.5], [0, -1, 0, 1.5], [0, 0, 0, 1]], atol=1e-12)
+
+
+@pytest.mark.parametrize("name, bent", [("equidistant", True), ("plumb_bob", False)])
+def test_an_ideal_fisheye_is_no_pinhole(name, bent, tmp_path):
+    distortion = {"model": name, "coefficients": [0] * LENS_COEFFICIENTS[name]}
+    model, _ = load_calibration(calibration_file(tmp_path, distortion=distortion), CAMERAS)["CAM_FRONT"]
+    assert (model.lens is not None) is bent
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,17 @@ from syncl_core import geometry, images
 from syncl_core.classes import CAMERAS
 from syncl_core.io import messages
 from syncl_core.io.topics import frame_of
+from syncl_ros import conversions
 from syncl_ros.conversions import make
 from syncl_ros.params import CameraParams
 
 
-def raw_message(t_ns: int, camera: str, pixels: np.ndarray, padding: int = 0):
+def raw_message(t_ns: int, camera: str, pixels: np.ndarray, padding: int = 0, frame_id: str | None = None):
     """A bgr8 image whose rows end with `padding` bytes that mean nothing."""
     rows = pixels[..., ::-1].reshape(len(pixels), -1)
     data = np.concatenate([rows, np.full((len(rows), padding), 7, np.uint8)], axis=1)
     size = {"width": pixels.shape[1], "height": pixels.shape[0], "step": data.shape[1]}
-    header = messages.header(make, t_ns, frame_of(camera))
+    header = messages.header(make, t_ns, frame_of(camera) if frame_id is None else frame_id)
     return make(messages.IMAGE, header=header, encoding="bgr8", data=data.tobytes(), **size)
 
 
@@ -67,7 +68,8 @@ def test_unusable_messages_are_counted_by_topic_and_say_why():
     assert "not calibrated" in problems["/cam_back/camera_info"].message
 
 
-def test_a_calibration_file_stands_in_for_camera_info_and_mounts(tmp_path):
+def calibration_file(tmp_path):
+    """Of all cameras, with their mounts."""
     lines = ["cameras:"]
     for i, camera in enumerate(CAMERAS):
         quaternion = geometry.quaternion_from_matrix(small_drive.base_from_cam(i)[:3, :3]).tolist()
@@ -76,17 +78,70 @@ def test_a_calibration_file_stands_in_for_camera_info_and_mounts(tmp_path):
         lines.append(f"      {{translation: {small_drive.base_from_cam(i)[:3, 3].tolist()}, rotation: {quaternion}}}}}")
     path = tmp_path / "cameras.yaml"
     path.write_text("\n".join(lines))
-    own = {"CAM_BACK": CameraParams(frame_id="tail")}
-    rig = Rig(cameras=own, calibration_source="file", calibration_file=str(path), image_transport="raw")
+    return str(path)
+
+
+@pytest.mark.parametrize("frame_id", [None, "/driver_optical", ""])
+def test_a_calibration_file_stands_in_for_camera_info_and_mounts(tmp_path, frame_id):
+    """Whatever frame the drivers name, and whatever /tf says of that or of the mount's own."""
+    own, path = {"CAM_BACK": CameraParams(frame_id="tail")}, calibration_file(tmp_path)
+    rig = Rig(cameras=own, calibration_source="file", calibration_file=path, image_transport="raw")
+    others = [
+        messages.transform_stamped(make, 0, "base_link", child, np.eye(4))
+        for child in ("driver_optical", "cam_front", "tail")
+    ]
+    rig.hear(TOPICS.tf_static, messages.tf_message(make, others))
     assert not [topic for topic in rig.listener.callbacks if topic.endswith("camera_info")]
     for t_ns in (small_drive.START_NS, T_NS, T_NS + 60_000_000):
         rig.hear_pose(t_ns, small_drive.global_from_base(t_ns))
     for i, camera in enumerate(CAMERAS):
-        rig.hear(TOPICS.image_of(camera), raw_message(T_NS, camera, small_drive.picture(i)))
+        rig.hear(TOPICS.image_of(camera), raw_message(T_NS, camera, small_drive.picture(i), frame_id=frame_id))
     (frame_set,) = rig.intake.finish()
+    assert not rig.intake.problems()
     for i, view in enumerate(frame_set.views):
         np.testing.assert_allclose(view.base_from_cam, small_drive.base_from_cam(i), atol=1e-12)
         np.testing.assert_array_equal(view.model.intrinsics, small_drive.MODEL.intrinsics)
+
+
+@pytest.mark.parametrize("remapped, bent", [("/front/image_rect_color", False), ("/front/image_raw", True)])
+def test_whether_images_are_rectified_goes_by_their_topic_as_remapped(remapped, bent):
+    rig = Rig(image_transport="raw", remaps={TOPICS.image_of("CAM_FRONT"): remapped})
+    info = messages.camera_info(make, T_NS, "cam_front", small_drive.MODEL)
+    info.d[0] = -0.3
+    rig.hear(TOPICS.camera_info_of("CAM_FRONT"), info)
+    assert (rig.intake._models["CAM_FRONT"].lens is not None) is bent
+
+
+@pytest.mark.parametrize(("queue", "kept"), [("newest", False), ("all", True)])
+def test_a_replay_that_was_held_up_may_read_poses_minutes_ahead(queue, kept):
+    rig = Rig(queue=queue, image_transport="raw")
+    rig.hear_mounts()
+    for t_ns in range(small_drive.START_NS, T_NS + 300 * 10**9, 500_000_000):
+        rig.hear_pose(t_ns, small_drive.global_from_base(t_ns))
+    for i, camera in enumerate(CAMERAS):
+        rig.hear(TOPICS.image_of(camera), raw_message(T_NS, camera, small_drive.picture(i)))
+    assert len(rig.intake.finish()) == kept
+
+
+@pytest.mark.parametrize(
+    ("durabilities", "latched"),
+    [("LL", True), ("LV", False), ("V", False), ("", False)],
+    ids=str,
+)
+def test_a_calibration_is_asked_for_as_a_latched_one_where_it_is_published_so(durabilities, latched):
+    rig = Rig()
+    kinds = {"L": conversions.latched(), "V": conversions.reliable(1)}
+    info, publishers = TOPICS.camera_info_of("CAM_FRONT"), rig.listener.publishers
+    plain = rig.listener.callbacks.pop(info)
+    image = messages.compressed_image(make, T_NS, "cam_front", small_drive.jpeg(3))
+    rig.hear(TOPICS.compressed_of("CAM_FRONT"), image)
+    publishers[info] = [SimpleNamespace(qos_profile=kinds[kind]) for kind in durabilities]
+    for _ in range(25):
+        rig.hear(TOPICS.compressed_of("CAM_FRONT"), image)
+    assert (info in rig.listener.callbacks) is latched
+    callback = rig.listener.callbacks.get(info, plain)
+    callback(messages.camera_info(make, T_NS, "cam_front", small_drive.MODEL))
+    assert rig.sources.cameras["CAM_FRONT"].calibrated and len(rig.intake._models) == 1
 
 
 def test_a_bad_image_marks_its_camera_only_and_an_incompatible_publisher_is_a_problem():

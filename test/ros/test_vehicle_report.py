@@ -53,6 +53,7 @@ def test_a_clock_that_is_off_gets_an_offset_on_top_of_the_one_in_use():
     )  # 90 ms early is 21 - 90 + 83 = 14 ms after the front camera: a whole period is unseen
     config_spread_s = CONFIG.sync.max_spread
     heard.cameras["CAM_BACK"].stamps_ns = [START_NS + k * 250_000_000 + 100_000_000 for k in range(20)]
+    heard.cameras["CAM_BACK"].age_s = [0.05 - 0.1] * 20
     heard.cameras["CAM_FRONT"].stamps_ns = [START_NS + k * 250_000_000 for k in range(20)]
     assert config_spread_s == 0.06
     (text,) = [text for text in complaints(heard) if text.startswith("CAM_BACK:")]
@@ -74,6 +75,34 @@ def test_lost_images_old_stamps_and_two_publishers_are_named():
     assert "1 gaps, the longest 0.42 s" in said[0] and "4.0 s old" in said[2] and "two publishers" in said[3]
     assert said[1] == "CAM_FRONT_LEFT: calibration: camera is not calibrated"
     assert said[4] == "CAM_BACK_RIGHT: nobody publishes it"
+
+
+def test_calibrations_that_no_image_fits_are_named():
+    heard = healthy()
+    cameras = heard.cameras
+    for seen in cameras.values():
+        seen.size_px = (320, 180)
+    assert complaints(heard) == []
+    cameras["CAM_FRONT"].size_px = (1280, 720)
+    cameras["CAM_BACK"].model = CameraModel(width=320, height=180, intrinsics=np.zeros((3, 3)))
+    said = complaints(heard)
+    assert len(said) == 2
+    assert said[0].startswith("CAM_FRONT: images are 1280x720, its calibration is for 320x180")
+    assert said[1].startswith("CAM_BACK: calibration: CameraModel(")
+
+
+@pytest.mark.parametrize(("off_s", "word"), [(0.12, "older"), (-0.12, "newer")])
+def test_a_clock_that_is_off_by_a_whole_period_shows_in_the_age_of_images(off_s, word):
+    """The phases of a camera at 12 Hz are the same again after 83 ms."""
+    heard = healthy()
+    heard.cameras["CAM_BACK"].age_s = [0.05 + off_s] * 60
+    (text,) = complaints(heard)
+    assert text.startswith(f"CAM_BACK: when they come its images are 120 ms {word} than the other cameras'")
+    assert f"cameras.cam_back.stamp_offset: {off_s:.3f} " in text
+    heard.cameras["CAM_BACK"].age_s = [0.05 + off_s / 2] * 60
+    assert complaints(heard) == []
+    (text,) = complaints(heard, CAM_BACK=-off_s)
+    assert f"180 ms {word}" in text and f"cameras.cam_back.stamp_offset: {off_s / 2:.3f} " in text
 
 
 def test_poses_that_are_missing_rare_or_not_connected_are_named():

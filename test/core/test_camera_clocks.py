@@ -1,0 +1,179 @@
+"""One camera whose clock is wrong, or whose images come late, is left out by name and costs the others nothing."""
+
+import pytest
+from test_set_assembler import CAMERAS, MS, START_NS, Clock, assemble, log_order, recording
+
+from syncl_core.config import SyncConfig
+from syncl_core.runtime.set_assembler import SetAssembler
+
+SECOND = 1000 * MS
+FROM_1970_MS = -START_NS // MS
+
+
+def drive(config, shift_ms=None, delay_ms=None, rate=12, seconds=20, silent=lambda camera, t_ms: False):
+    """Sets as (clock in ms, set), and the assembler. `shift_ms[camera]`: of its stamps at a true time in ms."""
+    clock, sets, events = Clock(), [], []
+    for c, camera in enumerate(CAMERAS):
+        for sweep in range(seconds * rate):
+            true_ms = sweep * 1000 / rate
+            if not silent(camera, true_ms):
+                off_ms = (shift_ms or {}).get(camera, lambda _: 0)(true_ms)
+                arrival_ms = true_ms + 8 * c + (delay_ms or {}).get(camera, 20 + 3 * c)
+                events.append((round(arrival_ms * MS), camera, START_NS + round((true_ms + 8 * c) * MS) + off_ms * MS))
+    assembler = SetAssembler(config, CAMERAS, clock)
+
+    def poll(now_ns):
+        clock.now_ns = now_ns
+        sets.extend((now_ns / MS, s) for s in assembler.poll())
+
+    for arrival_ns, camera, stamp_ns in sorted(events):
+        for now_ns in range(clock.now_ns + 20 * MS, arrival_ns, 20 * MS):
+            poll(now_ns)
+        clock.now_ns = arrival_ns
+        assembler.add(camera, stamp_ns, None)
+        poll(arrival_ns)
+    return sets, assembler
+
+
+def used(s):
+    return {camera for camera, stamp in zip(CAMERAS, s.stamps_ns, strict=True) if stamp is not None}
+
+
+def blamed(assembler):
+    """Every camera that a message names."""
+    return {problem.message.split(":")[0] for problem in assembler.problems.snapshot().values()}
+
+
+@pytest.mark.parametrize("rate", [2, 12])
+@pytest.mark.parametrize("min_cameras", [1, 4])
+@pytest.mark.parametrize("camera", ["A", "D"])  # A is the anchor
+@pytest.mark.parametrize("ahead_ms", [200, 2000, 5000, 3_600_000])
+def test_a_clock_that_is_ahead_costs_its_camera_alone(ahead_ms, camera, min_cameras, rate):
+    sets, assembler = drive(SyncConfig(min_cameras=min_cameras), {camera: lambda _: ahead_ms}, rate=rate)
+    # At 12 Hz and 0.2 s off, an image of another sweep may once lie within the spread: stamps cannot tell.
+    assert len(sets) == 40 and sum(used(s) == set(CAMERAS) - {camera} for _, s in sets) >= 39
+    assert all(arrival_ms - (s.anchor_ns - START_NS) / MS < 400 for arrival_ms, s in sets[1:]), "no set waits for it"
+    assert blamed(assembler) == {camera} and assembler.problems.count("too_few_cameras") == 0
+    said = assembler.problems.snapshot()["clock_ahead"].message
+    assert float(said.split()[1]) == pytest.approx(ahead_ms / 1000, abs=0.03)
+
+
+def test_two_clocks_that_are_ahead_are_outvoted_by_four():
+    ahead = dict.fromkeys(("B", "C"), lambda _: 2000)
+    sets, assembler = drive(SyncConfig(min_cameras=4), ahead)
+    assert len(sets) == 40 and all(used(s) == set("ADEF") for _, s in sets)
+    assert blamed(assembler) <= {"B", "C"}
+
+
+def test_a_clock_that_is_ahead_in_a_recording_costs_its_camera_alone():
+    """Without a clock, stamps alone must tell."""
+    for camera in ("A", "D"):
+        streams = recording(1000 / 12, 240)
+        events = [(t + (3600 * SECOND if c == camera else 0), c, t) for t, c in log_order(streams)]
+        sets, assembler = assemble(SyncConfig(min_cameras=5), [(stamp, c) for stamp, c, _ in events])
+        assert len(sets) == 40
+        assert all(stamps[CAMERAS.index(camera)] is None and stamps.count(None) == 1 for _, stamps in sets)
+        assert "clock_ahead" in assembler.problems.snapshot()
+
+
+@pytest.mark.parametrize("with_clock", [True, False])
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000])
+def test_the_last_camera_that_sends_makes_sets_alone(ahead_ms, with_clock):
+    """Nobody is left to outvote it."""
+    config, shift = SyncConfig(min_cameras=1), {"D": lambda _: ahead_ms}
+    if with_clock:
+        sets, _ = drive(config, shift, silent=lambda camera, t_ms: camera != "D" and t_ms > 5000)
+        stamps = [s.stamps_ns for now_ms, s in sets if now_ms > 7000]
+    else:
+        dead = {(c, sweep) for c in range(6) if c != 3 for sweep in range(60, 240)}
+        events = log_order(recording(1000 / 12, 240, dropped=dead))
+        sets, _ = assemble(config, [(stamp + ahead_ms * MS if c == "D" else stamp, c) for stamp, c in events])
+        stamps = [stamps for _, stamps in sets if stamps.count(None) == 5]
+    assert len(stamps) >= 26 and all(one[3] is not None for one in stamps)
+
+
+def test_all_others_pause_and_a_camera_far_ahead_takes_over_until_they_return():
+    """Its sets lie an hour ahead; the others are not measured against them."""
+    pause = range(8000, 11000)
+    sets, _ = drive(
+        SyncConfig(min_cameras=1), {"D": lambda _: 3_600_000}, silent=lambda c, t_ms: c != "D" and int(t_ms) in pause
+    )
+    assert any(used(s) == {"D"} for now_ms, s in sets if 9500 < now_ms < 11000)
+    assert len([s for now_ms, s in sets if now_ms > 12_000 and len(used(s)) == 5]) >= 15
+
+
+@pytest.mark.parametrize("camera", ["A", "D"])
+@pytest.mark.parametrize("back_ms", [-400, -3000, -60_000, FROM_1970_MS])
+def test_a_clock_that_goes_back_costs_its_camera_alone(back_ms, camera):
+    config = SyncConfig(min_cameras=5)
+    sets, assembler = drive(config, {camera: lambda t_ms: back_ms if 8000 <= t_ms < 14_000 else 0})
+    assert len(sets) == 40 and all(used(s) >= set(CAMERAS) - {camera} for _, s in sets)
+    times = [s.anchor_ns for _, s in sets]
+    assert times == sorted(times)
+    whole = [len(used(s)) == 6 for _, s in sets]
+    assert all(whole[:16]) and not any(whole[17:28]) and all(whole[29:])
+    assert assembler.problems.count("time_jump") == 0 and blamed(assembler) == {camera}
+    said = assembler.problems.snapshot()["clock_back"].message
+    assert said.startswith(f"{camera}: its clock went back by ")
+    assert float(said.split()[6]) == pytest.approx(-back_ms / 1000, abs=0.1)
+
+
+def test_a_clock_that_was_ahead_and_is_set_right_brings_its_camera_back():
+    sets, assembler = drive(SyncConfig(min_cameras=5), {"D": lambda t_ms: 3_600_000 if t_ms < 8000 else 0})
+    assert len(sets) == 40 and [len(used(s)) for _, s in sets] == [5] * 17 + [6] * 23
+    assert assembler.problems.count("time_jump") == 0 and assembler.problems.count("clock_back") == 1
+
+
+def test_two_of_six_cameras_that_reboot_are_no_jump_of_time():
+    shift = {"B": lambda t_ms: -60_000 if t_ms >= 8000 else 0, "E": lambda t_ms: -60_000 if t_ms >= 8500 else 0}
+    sets, assembler = drive(SyncConfig(min_cameras=4), shift)
+    assert len(sets) == 40 and assembler.problems.count("time_jump") == 0
+    assert all(used(s) == set("ACDF") for _, s in sets[18:])
+
+
+def test_one_image_with_a_stamp_of_1970_costs_itself_alone():
+    sets, assembler = drive(SyncConfig(min_cameras=6), {"D": lambda t_ms: FROM_1970_MS if 8050 < t_ms < 8100 else 0})
+    assert len(sets) == 40 and assembler.problems.count("clock_back") == 1
+
+
+@pytest.mark.parametrize("left", [1, 2, 6])
+def test_everything_that_still_sends_jumps_and_time_does(left):
+    """A rig in which all cameras but so many are silent; a bag that loops."""
+    streams = {c: stamps for c, stamps in recording(1000 / 12, 60).items() if c in CAMERAS[-left:]}
+    once, _ = assemble(SyncConfig(min_cameras=left), log_order(streams))
+    other = [(START_NS - 40 * SECOND, c) for c in CAMERAS]  # all have sent, long ago
+    twice, assembler = assemble(SyncConfig(min_cameras=left), other + log_order(streams) * 2)
+    assert twice[-len(once) :] == once and assembler.problems.count("time_jump") == 1
+    assert assembler.problems.count("clock_back") == 0
+
+
+def test_the_own_jump_of_a_single_camera_counts_at_once():
+    assembler = SetAssembler(SyncConfig(min_cameras=1), ("A",), lambda: 0)
+    said = [assembler.add("A", START_NS + ms * MS, None) for ms in (0, 500, 1000, 100, 600)]
+    assert said == ["", "", "", "time_jump", ""] and len(assembler.finish()) == 2
+    assert assembler.jumped_ns == (START_NS + 1000 * MS, START_NS + 100 * MS)
+
+
+def test_who_goes_on_for_seconds_after_a_jump_was_right():
+    """The one camera left reboots with a wrong clock; then the others come back with the right one."""
+    shift = {"D": lambda t_ms: -3_600_000 if t_ms >= 6000 else 0}
+    config = SyncConfig(min_cameras=5)
+    sets, assembler = drive(config, shift, silent=lambda c, t_ms: c != "D" and 5000 < t_ms < 8000)
+    assert assembler.problems.count("time_jump") == 1 and 0 < assembler.problems.count("stale") < 5 * 40
+    assert len([s for now_ms, s in sets if now_ms > 11_500]) >= 16
+
+
+@pytest.mark.parametrize("delay_ms", [175, 250, 400])
+def test_a_camera_that_is_only_slow_is_not_told_to_change_its_stamps(delay_ms):
+    sets, assembler = drive(SyncConfig(min_cameras=5), delay_ms={"D": delay_ms})
+    assert len(sets) == 40 and any("D" not in used(s) for _, s in sets)
+    assert set(assembler.problems.snapshot()) == {"late"}
+    said = assembler.problems.snapshot()["late"].message
+    assert said.startswith("D: no image at") and "raise sync.timeout (0.15 s)" in said and "stamp_offset" not in said
+
+
+def test_a_camera_that_fires_elsewhere_is_not_called_slow():
+    """At 2 Hz the next image comes long after the deadline; the one that is there is of this sweep."""
+    sets, assembler = drive(SyncConfig(min_cameras=5), {"D": lambda _: -110}, rate=2)
+    assert len(sets) == 39 and assembler.problems.count("spread_exceeded") == 38
+    assert assembler.problems.snapshot()["spread_exceeded"].message.startswith("D: its nearest image is -86.0 ms")
