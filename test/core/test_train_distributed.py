@@ -12,7 +12,7 @@ from test_encoded import frozen_config  # noqa: F401 - for the processes
 from train_fixture import ToySource, toy_config
 
 from syncl_core.checkpoint import load_checkpoint
-from syncl_core.config import with_values  # noqa: F401 - for the processes
+from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.losses.criterion import Criterion
@@ -26,9 +26,11 @@ HELPERS = Path(__file__).parent
 ROOT = HELPERS.parents[1]
 
 
-def gradients(batch_size: int, workers: distributed.Workers, engine: str = "ddp") -> dict[str, torch.Tensor]:
+def gradients(
+    batch_size: int, workers: distributed.Workers, engine: str = "ddp", smoothing: float = 0.0
+) -> dict[str, torch.Tensor]:
     """Of the first iteration, averaged over processes."""
-    config = toy_config(batch_size=batch_size)
+    config = with_values(toy_config(batch_size=batch_size), {"syncl": {"filter": {"smoothing": smoothing}}})
     torch.manual_seed(0)
     model = ClipModel(build_tracker(config), Criterion(config))
     with torch.no_grad():  # queries that differ, or all costs would be alike
@@ -48,7 +50,7 @@ import torch
 from test_train_distributed import distributed, gradients
 torch.set_num_threads(1)
 workers = distributed.join("cpu")
-torch.save(gradients(1, workers, {engine!r}), {folder!r} + f"/rank{{workers.rank}}.pt")
+torch.save(gradients(1, workers, {engine!r}, {smoothing}), {folder!r} + f"/rank{{workers.rank}}.pt")
 distributed.leave()
 """
 
@@ -59,13 +61,13 @@ def _torchrun(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
-def test_two_processes_have_the_gradients_of_one(tmp_path, engine):
+@pytest.mark.parametrize(("engine", "smoothing"), [("ddp", 0.0), ("fsdp", 0.0), ("ddp", 0.5)])
+def test_two_processes_have_the_gradients_of_one(tmp_path, engine, smoothing):
     script = tmp_path / "process.py"
-    script.write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(tmp_path), engine=engine))
+    script.write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(tmp_path), engine=engine, smoothing=smoothing))
     done = _torchrun(str(script))
     assert done.returncode == 0, done.stderr[-3000:]
-    alone = gradients(2, distributed.Workers())
+    alone = gradients(2, distributed.Workers(), smoothing=smoothing)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert alone.keys() == first.keys() and sum(g.abs().sum() > 0 for g in alone.values()) > 0.9 * len(alone)
     for name, gradient in alone.items():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from syncl_core.losses.set_loss import average_over_processes
 from syncl_core.losses.syncl.candidates import as_mask, lowest
 from syncl_core.losses.syncl.mixture import reliable_threshold
 from syncl_core.losses.syncl.overlap_filters import atss, sim_ota
@@ -74,13 +75,18 @@ class QueryFilter(nn.Module):
         return fitted if config.smoothing == 0 else self._smooth(fitted)
 
     def _smooth(self, fitted: torch.Tensor) -> torch.Tensor:
-        """The running mean over frames of thresholds [L, B], for every scene that has one."""
-        newest = fitted.nanmean(dim=1)
+        """The running mean over frames of thresholds [L, B], for every scene that has one.
+
+        Of the scenes of all processes: all remember the same, and a snapshot of one holds what all knew.
+        """
+        known = ~fitted.isnan()
+        total, count = average_over_processes(torch.stack([fitted.nansum(dim=1), known.sum(dim=1).double()]))
+        newest = total / count  # NaN where no scene has one
         moved = torch.lerp(newest, self.smoothed, self.config.smoothing)
         current = torch.where(self.smoothed.isnan(), newest, torch.where(newest.isnan(), self.smoothed, moved))
         if self.training:
             self.smoothed.copy_(current)
-        return torch.where(fitted.isnan(), torch.nan, current[:, None])
+        return torch.where(known, current[:, None], torch.nan)
 
 
 def _highest(cost: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
