@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -37,10 +37,10 @@ BOX_CONVENTION = (
     "cx, cy, log w, log l, cz, log h, sin a, cos a, vx, vy; metres, model frame, geometric centre; "
     "a = -heading - pi/2 (mmdetection3d before 1.0)"
 )
-_SAME_INPUT = (  # what weights silently depend on
-    *("classes", "rig.cameras", "image.channel_order", "image.mean", "image.std"),
+_SAME_IMAGES = ("image.channel_order", "image.mean", "image.std")  # what all weights silently depend on ...
+_SAME_SPACE = (  # ... and all but a backbone's
+    *("classes", "rig.cameras", "model.num_heads", "model.detr3d.ground"),
     *("model.depth_bins", "model.depth_start", "model.position_range", "model.pc_range"),
-    *("model.num_heads", "model.detr3d.ground"),
 )
 _NO_FORMAT = "pt"  # what safetensors files that PyTorch users write say of themselves, if anything
 _INITIAL_ONLY = ("dropout", "class_prior", "neutral_start")  # model keys that do not change a trained network
@@ -104,8 +104,7 @@ def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]
         tensors = {name: value for name, value in content.tensors.items() if name in expected}
         if not tensors:
             raise InputError("holds nothing for this network")
-        same = (*_SAME_INPUT, "model.backbone") if any(n.startswith(f"{BACKBONE}.") for n in tensors) else _SAME_INPUT
-        for key in same:
+        for key in _silent_keys(tensors):
             _check_equal(key, _dotted(content.config, key), _dotted(tracker.config, key))
         check_tensors(tensors, expected)
     except InputError as error:
@@ -118,6 +117,16 @@ def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]
     untrained = expected.keys() - tensors.keys() - aliases.keys()
     parts = {"untrained": _parts(untrained, tensors), "not used": _parts(unused, tensors)}
     return set(tensors), [f"{path}: {what}: {', '.join(sorted(names))}" for what, names in parts.items() if names]
+
+
+def _silent_keys(tensors: Tensors) -> Iterator[str]:
+    """The keys that decide what these weights mean, whatever their shapes."""
+    of_backbone = {name.startswith(f"{BACKBONE}.") for name in tensors}
+    yield from _SAME_IMAGES
+    if True in of_backbone:
+        yield "model.backbone"
+    if False in of_backbone:
+        yield from _SAME_SPACE
 
 
 def _object_branch(name: str) -> str:

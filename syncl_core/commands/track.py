@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.io.key_frames import fill_samples, filled_note, reach
     from syncl_core.io.submission import tracking_submission, write_submission
     from syncl_core.io.track_bag import write_track_bag
+    from syncl_core.offline import is_bag
 
     output = Path(args.output)
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
             step = functools.partial(dump.step, name) if dump else tracker.step
             objects = _track(step, tracker, frame_sets, name, args)
             write_track_bag(target, objects, overwrite=args.overwrite)
-            found, filled = fill_samples(objects, samples, reach(tracker.config.sync))
+            # The sets of a root are its key frames: one without a set has no images that can be used.
+            found, filled = fill_samples(objects, samples, reach(tracker.config.sync) if is_bag(args.source) else 0.0)
             results |= found
             print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
             if filled:

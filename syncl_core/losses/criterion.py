@@ -92,7 +92,7 @@ class Criterion(nn.Module):
         )
 
     def _set_losses(self, serial: SetSums, parallel: SetSums | None) -> dict[str, torch.Tensor]:
-        """Both decoders' losses, summed over layers. In training mode the processes meet here, once."""
+        """Both decoders' losses, summed over layers. In training mode the processes meet here."""
         config, weight = self.config, self.config.parallel.weight
         kinds = {"": (serial, 1.0)} | ({"parallel_": (parallel, weight)} if parallel else {})
         if parallel and config.parallel.normalizer == "serial":

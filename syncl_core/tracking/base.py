@@ -44,7 +44,7 @@ class Decision:
     """What becomes of the M rows."""
 
     keep: torch.Tensor  # [B, M] bool: the row is a track in the next frame
-    seen: torch.Tensor  # [B, M] bool: what the network said replaces what the track was
+    seen: torch.Tensor  # [B, M] bool: what the network said counts; elsewhere PF-Track's tracks coast, others must end
     misses: torch.Tensor  # [B, M] int64 frames since the track was last confident
     identity: torch.Tensor | None = None  # [B, M] int64: given by the ground truth; None = the state counts
 

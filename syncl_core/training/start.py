@@ -58,8 +58,10 @@ def carry_on(tracker: Tracker) -> None:
     """
     contents, first = tracker.query_feat_embedding.weight, tracker.pts_bbox_head.transformer["decoder"].layers[0]
     attention, position = first.attentions[0]["attn"], tracker.embed_reference(tracker.reference_points.weight[None])
-    nothing = torch.zeros_like(position)
+    nothing, training = torch.zeros_like(position), attention.training
+    attention.eval()  # dropout would differ between processes, which must begin alike
     contents.copy_(first.norms[0](attention(position, attention.project(position, nothing)))[0])
+    attention.train(training)
     nn.init.zeros_(attention.out_proj.weight)
 
 

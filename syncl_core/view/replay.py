@@ -6,13 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from syncl_core.classes import CAMERAS
-from syncl_core.io.key_frames import objects_at
+from syncl_core.io.key_frames import OWN_SET_NS, objects_at
 from syncl_core.types import FrameSet, ObjectSet
 from syncl_core.view.picture import Caption, draw_picture
 from syncl_core.view.recording import period
-
-TOLERANCE_NS = 50_000_000
-"""Largest distance in time of a frame set and its objects: a set's cameras fire within 50 ms."""
 
 _REACH = 0.6
 """In the usual distance of two sets, how far a frame set may lie from both: key frames come after 0.4 to 0.6 s."""
@@ -30,7 +27,7 @@ def render_sets(
 ) -> Iterator[np.ndarray]:
     """A page [H, width, 3] per frame set, drawn as the iterator advances.
 
-    `tracks` and `ground_truth` are keyed by time stamp, ns, and paired with the nearest set within `TOLERANCE_NS`. A
+    `tracks` and `ground_truth` are keyed by time stamp, ns, and paired with the nearest set within `OWN_SET_NS`. A
     frame set between key frames shows them interpolated. With `tracks` given, sets that have none were not processed by
     the tracker and get no page. `caption` says what all pages share (scene, model, notice, count); number and time are
     filled in. Trails reach `trail_seconds` back.
@@ -57,7 +54,7 @@ def render_sets(
         )
 
 
-def nearest(sets: Mapping[int, ObjectSet], t_ns: int, tolerance_ns: int = TOLERANCE_NS) -> ObjectSet | None:
+def nearest(sets: Mapping[int, ObjectSet], t_ns: int, tolerance_ns: int = OWN_SET_NS) -> ObjectSet | None:
     """The set whose key is nearest to `t_ns`, or None if none is within the tolerance."""
     key = min(sets, key=lambda other: abs(other - t_ns), default=None)
     return sets[key] if key is not None and abs(key - t_ns) <= tolerance_ns else None

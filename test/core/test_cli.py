@@ -97,6 +97,19 @@ def test_key_frames_beside_the_sets_of_a_bag_have_boxes(config, tmp_path, capsys
     assert len(list((tmp_path / "pictures").iterdir())) == len(times)
 
 
+def test_a_key_frame_of_a_root_without_an_image_stays_empty(config, tmp_path):
+    """Nothing is made up where the key frames are the sets: it would count as the tracker's own."""
+    root = write_tiny_nuscenes(tmp_path / "root")
+    samples = NuScenesScenes(root).samples(SCENES[0])
+    frame_set = list(offline.scene_frame_sets(NuScenesScenes(root), SCENES[0], load_config(config)))[2]
+    back = next(view.t_ns for view in frame_set.views if view.camera == "CAM_BACK")
+    (image,) = root.glob(f"samples/CAM_BACK/*{back // 1000}*")
+    image.unlink()
+    assert main(["track", str(root), "--scene", SCENES[0], "-c", str(config), "-o", str(tmp_path / "out")]) == 0
+    found = read_submission(tmp_path / "out" / "tracks.json")
+    assert [bool(found[sample.token].ids) for sample in samples] == [i != 2 for i in range(len(samples))]
+
+
 def test_a_split_is_tracked(root, bag, config, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["-c", str(config), "-o", str(out), "--split"]

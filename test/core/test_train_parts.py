@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from train_fixture import ToySource, toy_config
 
-from syncl_core.checkpoint import save_checkpoint, start_from
+from syncl_core.checkpoint import save_checkpoint, save_converted, start_from
 from syncl_core.config import SynclConfig, check_config, with_values
+from syncl_core.convert import convert
 from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
@@ -238,8 +239,8 @@ def test_a_tracker_carries_on_as_its_detector(tmp_path):
 
     With one layer: later self-attentions look at tracks, and the parallel decoder has none.
     """
-    config = with_values(toy_config(), {"model": {"num_layers": 1}})
-    detector = build_tracker(with_values(config, {"model": {"framework": "none"}}), seed=3)
+    config = with_values(toy_config(), {"model": {"num_layers": 1, "dropout": 0.1}})
+    detector = build_tracker(with_values(config, {"model": {"framework": "none"}}), seed=3).eval()
     attention = detector.pts_bbox_head.transformer["decoder"].layers[0].attentions[0]["attn"]
     torch.nn.init.normal_(attention.in_proj_bias)  # or it would have nothing to say of queries without content
     save_checkpoint(tmp_path / "detector.safetensors", detector)
@@ -248,7 +249,8 @@ def test_a_tracker_carries_on_as_its_detector(tmp_path):
     for carried in (False, True):
         start_from(tmp_path / "detector.safetensors", tracker)
         if carried:
-            carry_on(tracker)
+            carry_on(tracker.train())  # as a training has it: dropout must not count
+        tracker.eval()
         with torch.inference_mode():
             expected = detector.observe(detector.init_state(), frames[1]).head.box[-1]
             first = tracker.observe(tracker.init_state(), frames[0])
@@ -367,3 +369,16 @@ def test_public_safetensors_start_a_network(tmp_path):
     loaded, (line,) = start_from(path, started)
     assert loaded == names.keys() and "img_backbone" not in line
     assert all(torch.equal(started.state_dict()[name], value) for name, value in names.items())
+
+
+def test_a_backbone_starts_any_head(tmp_path):
+    """Heads differ in what a backbone knows nothing of."""
+    path, config = tmp_path / "backbone.safetensors", toy_config()
+    weights = build_tracker(config).state_dict()
+    backbone = {name: value for name, value in weights.items() if name.startswith("img_backbone.")}
+    save_converted(path, convert(backbone, config), config, {})
+    other = {"model": {"num_heads": 1, "pc_range": [-40, -40, -5, 40, 40, 3]}}
+    loaded, _ = start_from(path, build_tracker(with_values(config, other)))
+    assert loaded == backbone.keys()
+    with pytest.raises(InputError, match=rf"^{path}: image.mean: the checkpoint has "):
+        start_from(path, build_tracker(with_values(config, {"image": {"mean": [0, 0, 0]}})))

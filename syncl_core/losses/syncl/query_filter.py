@@ -80,7 +80,8 @@ class QueryFilter(nn.Module):
         Of the scenes of all processes: all remember the same, and a snapshot of one holds what all knew.
         """
         known = ~fitted.isnan()
-        total, count = average_over_processes(torch.stack([fitted.nansum(dim=1), known.sum(dim=1).double()]))
+        sums = torch.stack([fitted.nansum(dim=1), known.sum(dim=1).double()])
+        total, count = average_over_processes(sums) if self.training else sums
         newest = total / count  # NaN where no scene has one
         moved = torch.lerp(newest, self.smoothed, self.config.smoothing)
         current = torch.where(self.smoothed.isnan(), newest, torch.where(newest.isnan(), self.smoothed, moved))
