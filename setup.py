@@ -1,7 +1,7 @@
 """The ament_python package syncl_ros: the library `syncl_core` and the ROS 2 node `syncl_ros`.
 
-`colcon build`, `pip install .` and `pip install -e .` all read this file. torch is not in install_requires: which build
-fits (CPU, CUDA 12, CUDA 13) is the user's choice, and package.xml cannot name it either.
+`colcon build`, `pip install .` and `pip install -e .` all read this file. torch (2.7 or newer) is not in
+install_requires: which build fits (CPU, CUDA 12, CUDA 13) is the user's choice, and package.xml cannot name it either.
 """
 
 from glob import glob
@@ -22,7 +22,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["syncl_core", "syncl_core.*", "syncl_ros", "syncl_ros.*"]),
     package_data={
-        "syncl_core.io": ["interfaces/README.md", "interfaces/*/*/*.*"],
+        "syncl_core.io": ["interfaces/README.md", "interfaces/*/LICENSE", "interfaces/*/*/*.*"],
         "syncl_ros": ["resource/*"],
         "syncl_ros.bootstrap": ["*.txt"],
     },
@@ -40,14 +40,14 @@ setup(
         "opencv-python-headless>=4.5",
         "pillow>=10.1",
         "pyyaml>=5.4",
-        "rosbags>=0.10",
+        "rosbags>=0.11.6",
         "safetensors>=0.4",
         "scipy>=1.8",
+        "simplejpeg>=1.7",
         "tqdm>=4.57",
     ],
     extras_require={
         "data": ["nuscenes-devkit==1.2.0", "motmetrics==1.4.0", "pandas<3"],  # nuScenes and its official metrics
-        "fast": ["simplejpeg>=1.7"],  # faster JPEG decoding
         "video": ["av>=12"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
     },

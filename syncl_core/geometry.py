@@ -44,12 +44,6 @@ def quaternion_from_yaw(yaw: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
 
 
-def yaw_from_quaternion(wxyz: np.ndarray) -> np.ndarray:
-    """Heading [...] of the rotated x axis in the xy plane, radians, of quaternions [..., 4]."""
-    rotation = matrix_from_quaternion(wxyz)
-    return np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
-
-
 def transform(translation: np.ndarray, wxyz: np.ndarray = (1.0, 0.0, 0.0, 0.0)) -> np.ndarray:
     """The [4, 4] transform with this translation [3] (metres) and rotation [4] (w, x, y, z)."""
     translation = np.asarray(translation, dtype=np.float64)

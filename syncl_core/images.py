@@ -5,6 +5,7 @@ Normalisation happens inside the model, on its device. Scaling and cropping chan
 """
 
 import numpy as np
+import simplejpeg
 import torch
 
 from syncl_core.config import ImageConfig
@@ -39,7 +40,7 @@ def _decode_compressed(image: RawImage) -> np.ndarray:
     data = bytes(image.data)
     try:
         compressed_size(image.encoding, data)
-        pixels = _decode_jpeg(data) if image.encoding == "jpeg" else _decode_with_opencv(data)
+        pixels = _decode_jpeg(data) if image.encoding == "jpeg" else _decode_png(data)
     except InputError:
         raise
     except ValueError as error:
@@ -48,14 +49,10 @@ def _decode_compressed(image: RawImage) -> np.ndarray:
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
-    try:
-        import simplejpeg
-    except ImportError:  # optional: faster than OpenCV, with the same pixels
-        return _decode_with_opencv(data)
     return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
 
 
-def _decode_with_opencv(data: bytes) -> np.ndarray:
+def _decode_png(data: bytes) -> np.ndarray:
     import cv2
 
     # An EXIF rotation would turn the image away from its calibration.

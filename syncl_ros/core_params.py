@@ -23,7 +23,7 @@ _SYNC = {  # field of SyncConfig: description, limits
     "anchor": ("camera whose stamps the others are compared with; empty = the first", None),
     "process_period": ("seconds between two processed sets, as trained; 0 = every set", _OPEN),
     "max_spread": ("seconds that a camera's stamp may be from where it is expected", _OPEN),
-    "timeout": ("seconds that a set waits for its cameras after its first image came", _OPEN),
+    "timeout": ("seconds on the clock that a set waits for further cameras", _OPEN),
     "min_cameras": ("sets with fewer images are not processed", (1, 64)),
     "reset_gap": ("seconds without a set after which tracks are forgotten", _OPEN),
     "max_extrapolation": ("seconds that a pose may be extrapolated beyond the newest one", _OPEN),

@@ -218,7 +218,7 @@ def _with_picture(pages: Iterable[np.ndarray], middle: int, demo: Demo, bar: tqd
 
 
 def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
-    output = demo.output
+    output, layout = demo.output, os.path.relpath(share_file("config/tracks_foxglove.json"))
     tracker = "".join(f" --{name} {shlex.quote(os.path.relpath(path))}" for name, path in demo.parameters.items())
     warning = f"\n{demo.notice}. The demo shows the way from cameras to tracks, not quality.\n" if demo.notice else ""
     print(
@@ -232,7 +232,7 @@ def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
   {output}/tracks.json   nuScenes tracking submission
   {output}/metrics.txt   the table above
 Open them:
-  Foxglove   open {output}/tracks/tracks.mcap, add a 3D panel, display frame odom
+  Foxglove   open {output}/tracks/tracks.mcap, import the layout {layout}
   RViz       ros2 launch syncl_ros replay.launch.py bag:={output}/scene rviz:=true
   again      syncl track {output}/scene{tracker} -o out/offline   (the same tracks, without ROS)"""
     )

@@ -1,6 +1,6 @@
 """What the doctor heard of a vehicle, and what that says: pure functions, without ROS."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,7 +81,7 @@ def examine(
                     "if its clock is off, or raise sync.max_spread if it fires then",
                 )
             )
-    findings += _clocks(heard, offsets_s, report.suggested_offsets_s)
+    findings += _clocks(heard, offsets_s, report.suggested_offsets_s, config.sync.timeout)
     findings += _poses(heard, pose_ns, report.streams[POSE], fixed_frame, base_frame)
     return findings + [Finding(True, problem) for problem in sorted(heard.problems)]
 
@@ -114,20 +114,35 @@ def _other_size(heard: CameraHeard) -> str:
     return f"{said}: no image would be used; publish both for one size"
 
 
-def _clocks(heard: Heard, offsets_s: dict[str, float], suggested_s: Mapping[str, float]) -> list[Finding]:
+def _clocks(
+    heard: Heard, offsets_s: dict[str, float], suggested_s: Mapping[str, float], timeout_s: float
+) -> list[Finding]:
     """Cameras whose images are older or newer than the others' when they come, by more than their phases suggest, which
-    do not tell whole periods."""
-    ages_s = {c: float(np.median(seen.age_s)) - offsets_s[c] for c, seen in heard.cameras.items() if seen.age_s}
+    do not tell whole periods. Their clocks are off, or they are slow, which is bad above `timeout_s` alone."""
+    heard_s = {c: float(np.median(seen.age_s)) for c, seen in heard.cameras.items() if seen.age_s}
+    ages_s = {c: age_s - offsets_s[c] for c, age_s in heard_s.items() if abs(age_s) <= OLD_SECONDS}
     findings = []
-    for camera, age_s in ages_s.items():
-        others_s = [other_s for other, other_s in ages_s.items() if other != camera]
-        off_s = age_s - float(np.median(others_s)) if others_s else 0.0
-        if abs(off_s - suggested_s.get(camera, 0.0)) >= OTHER_SECONDS and abs(age_s + offsets_s[camera]) <= OLD_SECONDS:
-            said = f"{1e3 * abs(off_s):.0f} ms {'older' if off_s > 0 else 'newer'} than the other cameras'"
-            offset = f"cameras.{frame_of(camera)}.stamp_offset: {offsets_s[camera] + off_s:.3f}"
-            text = f"{camera}: when they come its images are {said}: set {offset} if its clock is off"
-            findings.append(Finding(True, text))
+    # Of two, which one is off nobody can tell: the older one speaks for both.
+    for camera in ages_s if len(ages_s) > 2 else sorted(ages_s, key=ages_s.get)[1:]:
+        others_s = {other: other_s for other, other_s in ages_s.items() if other != camera}
+        off_s = ages_s[camera] - float(np.median(list(others_s.values())))
+        if abs(off_s - _suggested_s(camera, others_s, suggested_s)) < OTHER_SECONDS:
+            continue
+        whose = "the other cameras" if len(others_s) > 1 else next(iter(others_s))
+        wrong = "its clock is off" if len(others_s) > 1 else "their clocks differ"
+        slow = "it is" if off_s > 0 else f"{whose} are"
+        offset = f"cameras.{frame_of(camera)}.stamp_offset: {offsets_s[camera] + off_s:.3f}"
+        said = f"its images are {1e3 * abs(off_s):.0f} ms {'older' if off_s > 0 else 'newer'} than those of {whose}"
+        advice = f"set {offset} if {wrong}; if {slow} only slow, keep sync.timeout above that"
+        findings.append(
+            Finding(abs(off_s) >= timeout_s, f"{camera}: when they come {said}: {advice} ({timeout_s:g} s)")
+        )
     return findings
+
+
+def _suggested_s(camera: str, others: Iterable[str], suggested_s: Mapping[str, float]) -> float:
+    """What the phases say already about a camera against the others."""
+    return suggested_s.get(camera, 0.0) - float(np.median([suggested_s.get(other, 0.0) for other in others]))
 
 
 def _poses(

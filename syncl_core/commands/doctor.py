@@ -2,6 +2,8 @@
 
 import argparse
 
+OLDEST_TORCH = (2, 7)  # the first with torch.utils._pytree.register_dataclass, without which the tensors do not import
+
 EXAMPLES = """examples:
   syncl doctor                                        this machine: torch, CUDA, numpy, ROS, middleware
   ros2 run syncl_ros doctor --ros-args -p vehicle:=my_car.yaml      the vehicle: cameras, times, transforms
@@ -44,7 +46,9 @@ def _torch():
     except (ImportError, OSError) as error:
         yield True, f"torch cannot be imported ({error}): pip install torch, the build that fits this machine"
         return
-    yield False, f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads"
+    old = tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH
+    change = ": too old, pip install torch 2.7 or newer, the build that fits this machine" if old else ""
+    yield old, f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads{change}"
     if torch.version.cuda is None:
         yield False, "this torch is a CPU build: device cuda:0 is not possible"
     elif not torch.cuda.is_available():
@@ -71,6 +75,7 @@ def _packages():
         "cv2": "opencv-python-headless",
         "yaml": "pyyaml",
         "scipy": "",
+        "simplejpeg": "",
         "safetensors": "",
         "rosbags": "",
     }
@@ -81,7 +86,7 @@ def _packages():
             yield True, f"{name} cannot be imported ({error}): pip install {package or name}"
             continue
         yield False, f"{name} {getattr(module, '__version__', '')}".rstrip()
-    for name, use in {"simplejpeg": "JPEG decoding is slower", "nuscenes": "no syncl eval", "av": "no video"}.items():
+    for name, use in {"nuscenes": "no syncl eval", "av": "no video"}.items():
         if importlib.util.find_spec(name) is None:
             yield False, f"{name} is not installed (optional): {use}"
 

@@ -45,16 +45,6 @@ class BagReader:
     def __exit__(self, exc_type, exc_value, traceback) -> None:
         self._reader.close()
 
-    @property
-    def start_ns(self) -> int:
-        """Log time of the first message."""
-        return self._reader.start_time
-
-    @property
-    def end_ns(self) -> int:
-        """Log time of the last message."""
-        return self._reader.end_time - 1
-
     def require(self, topic: str, *type_names: str) -> str:
         """The type of `topic`. Raises InputError if the bag lacks it or it has none of `type_names`."""
         if topic not in self.topics:

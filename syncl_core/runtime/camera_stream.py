@@ -55,6 +55,13 @@ class CameraStream:
             stamp_ns=stamp_ns, payload=payload, arrived_ns=arrived_ns, arrivals=arrivals, period_ns=self.period_ns
         )
 
+    def went_on_ns(self, arrivals: int) -> int:
+        """For how long this camera has gone on since so many images had arrived, by those that wait.
+
+        Whole periods, not stamps: a clock that is set ahead is no time that passes.
+        """
+        return sum(image.arrivals > arrivals for image in self.images) * (self.period_ns or 0)
+
     def nearest(self, target_ns: int, max_spread_ns: int) -> tuple[StampedImage | None, bool]:
         """The image nearest to the target, and whether that is settled: no later image can be nearer.
 

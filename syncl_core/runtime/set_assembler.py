@@ -3,16 +3,17 @@
 The first image whose turn it is opens a set, at most one per `process_period`. It fixes the time of the anchor camera,
 and with the phases (every camera's usual offset from the anchor) the expected stamp of every other camera. Each one
 contributes the image nearest to its expected stamp, if that is within `max_spread`. The set closes when every camera is
-settled: when no later image of it can be nearer. So the sets depend on the stamps alone, never on how the transport
-interleaved the cameras: a node and an offline run see the same sets.
+settled: when no later image of it can be nearer. So as long as nothing is late and no clock wrong, the sets depend on
+the stamps alone, not on how the transport interleaved the cameras: a node and an offline run see the same sets.
 
-Two limits end the wait for a camera that stays silent: the clock (`timeout` after the image that opened the set) and
-the stamps (two other cameras are `MAX_LAG_NS` ahead, which also bounds memory). What is there by then is used; an image
-of another sweep is never put in its place. A set with fewer than `min_cameras` is a named non-result, and the next
-sweep is tried. A phase that keeps a camera out of three sets in a row, although it fires close to the anchor, is
-forgotten: a camera that was restarted may fire at another time. What time it is no single camera decides, as long as
-others send: one whose clock is wrong is left out by name (`camera_clocks`). Payloads are opaque and never touched. Not
-thread-safe.
+Two limits end the wait for a silent camera. On the clock: `timeout` after the first image of the set, or after the
+second one if the first came long before all others; where that is alone at its time, at the earliest a second after two
+others have sent (`set_opening`). By stamps: two cameras are `MAX_LAG_NS` ahead of the set, or one has sent for so long
+since it opened, which also bounds memory. What is there by then is used; an image of another sweep is never put in its
+place. A set with fewer than `min_cameras` is a named non-result, and the next sweep is tried. A phase that keeps a
+camera out of three sets in a row, although it fires close to the anchor, is forgotten: a camera that was restarted may
+fire at another time. What time it is no single camera decides, as long as others send: one whose clock is wrong is left
+out by name (`camera_clocks`). Payloads are opaque and never touched. Not thread-safe.
 """
 
 from collections import deque
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 from syncl_core.config import SyncConfig
 from syncl_core.runtime import camera_clocks
+from syncl_core.runtime.camera_clocks import TimedPayload
 from syncl_core.runtime.camera_stream import JUMP_NS, MAX_LAG_NS, CameraStream
 from syncl_core.runtime.problems import MissedSet, ProblemLog
 from syncl_core.runtime.set_opening import Opening, next_opening
@@ -85,12 +87,12 @@ class SetAssembler:
         from before is forgotten."""
         if camera not in self._streams:
             return self._note("unknown_camera", f"{camera}: not one of {', '.join(self.cameras)}")
-        stream = self._streams[camera]
-        verdict = self._setbacks.judge(camera, stamp_ns, payload, self._streams)
+        stream, image = self._streams[camera], TimedPayload(stamp_ns, payload, self._clock_ns())
+        verdict = self._setbacks.judge(camera, image, self._streams)
         if verdict == "time_jump":
             self._clear()
-            for image in self._setbacks.take_held():
-                self._store(*image)
+            for held_camera, held in self._setbacks.take_held():
+                self._store(held_camera, held)
         elif verdict == "clock_back":
             stream.clock_off = stream.silent = True
         elif verdict == "clock_right":
@@ -101,7 +103,7 @@ class SetAssembler:
             self._note(verdict, f"{camera}: image at {stamp_ns} ns after one at {stream.newest_ns} ns")
         if verdict:
             return verdict
-        self._store(camera, stamp_ns, payload)
+        self._store(camera, image)
         return ""
 
     def poll(self) -> list[AssembledSet]:
@@ -121,10 +123,10 @@ class SetAssembler:
         self.problems.add(reason, message)
         return reason
 
-    def _store(self, camera: str, stamp_ns: int, payload: object) -> None:
-        stream = self._streams[camera]
+    def _store(self, camera: str, taken: TimedPayload) -> None:
+        stream, stamp_ns = self._streams[camera], taken.stamp_ns
         self._arrivals += 1
-        image = stream.arrive(stamp_ns, payload, self._clock_ns(), self._arrivals)
+        image = stream.arrive(stamp_ns, taken.payload, taken.arrived_ns, self._arrivals)
         if self._tried_ns is not None:
             earliest_ns = self._tried_ns
             if self._last_ns is not None:
@@ -167,7 +169,8 @@ class SetAssembler:
             for image in tuple(stream.images):
                 waited = now_ns >= image.arrived_ns + self._timeout_ns or (end and stream.clock_off)
                 waited |= stream.newest_ns >= image.stamp_ns + self._period_ns + MAX_LAG_NS
-                if not waited or not camera_clocks.is_outvoted(self._streams, camera, image, self._spread_ns):
+                limits = self._spread_ns, self._timeout_ns
+                if not waited or not camera_clocks.is_outvoted(self._streams, camera, image, *limits):
                     break
                 stream.images.popleft()
                 stream.clock_off = stream.silent = True
@@ -184,8 +187,9 @@ class SetAssembler:
             return "complete"
         if end:
             return "end"
-        time_ns = self._streams[opening.camera].newest_ns if opening.alone else camera_clocks.reached_ns(self._streams)
-        if time_ns >= opening.anchor_ns + self._period_ns + MAX_LAG_NS:
+        lag_ns = self._period_ns + MAX_LAG_NS
+        went_on_ns = max(stream.went_on_ns(opening.arrivals) for stream in self._streams.values())
+        if went_on_ns >= lag_ns or camera_clocks.reached_ns(self._streams) >= opening.anchor_ns + lag_ns:
             return "lag"
         return "deadline" if self._clock_ns() >= opening.deadline_ns else ""
 

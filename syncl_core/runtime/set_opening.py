@@ -16,8 +16,7 @@ class Opening(NamedTuple):
     unknown: bool  # its camera was never in a set with the anchor: it says little about the anchor's time
     anchor_ns: int
     deadline_ns: int  # on the clock
-    camera: str
-    alone: bool  # no other camera has come to its time
+    arrivals: int  # images of all cameras up to this one
 
 
 def next_opening(
@@ -37,7 +36,7 @@ def next_opening(
                 doubtful, unknown = alone and stream.clock_off, camera != anchor and not stream.has_phase
                 waits = _alone_until_ns if alone else _open_until_ns
                 deadline_ns = waits(streams, camera, image, timeout_ns, max_spread_ns)
-                openings.append(Opening(doubtful, unknown, anchor_ns, deadline_ns, camera, alone))
+                openings.append(Opening(doubtful, unknown, anchor_ns, deadline_ns, image.arrivals))
                 break
     return min(openings, default=None)
 

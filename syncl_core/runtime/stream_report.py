@@ -1,4 +1,4 @@
-"""What the stamps of sensor streams say about a rig: rates, gaps, how far its cameras fire apart, which clock is off.
+"""What the stamps of sensor streams say about a rig: rates, gaps, when each fires, which clock is off.
 
 Pure functions over observed stamps: of cameras, and as well of /tf or odometry.
 """
@@ -30,7 +30,6 @@ class StreamStatistics:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport:
     streams: Mapping[str, StreamStatistics]
-    spread_s: float  # between the earliest and the latest phase
     suggested_offsets_s: Mapping[str, float]  # for rig.stamp_offsets: streams whose phase no set would admit
 
 
@@ -45,7 +44,6 @@ def stream_report(stamps_ns: Mapping[str, Sequence[int]], anchor: str, max_sprea
     phases = {name: stream.phase_s for name, stream in streams.items() if stream.phase_s is not None}
     return StreamReport(
         streams=streams,
-        spread_s=max(phases.values()) - min(phases.values()) if phases else 0.0,
         suggested_offsets_s={name: -phase for name, phase in phases.items() if abs(phase) > max_spread_s},
     )
 

@@ -122,13 +122,6 @@ class TransformTree:
             return False
         return True
 
-    def lookup_full(
-        self, dst: str, t_dst_ns: int, src: str, t_src_ns: int, fixed: str, max_extrapolation_s: float = 0.0
-    ) -> np.ndarray:
-        """`dst_from_src` [4, 4] of two times, through a frame that does not move: src(t_src) -> fixed -> dst(t_dst)."""
-        fixed_from_src = self.lookup(fixed, src, t_src_ns, max_extrapolation_s)
-        return self.lookup(dst, fixed, t_dst_ns, max_extrapolation_s) @ fixed_from_src
-
     def between(self, dst: str, src: str) -> dict[str, bool] | None:
         """The frames whose transforms to their parents lead from `src` to `dst`, and whether they move.
 

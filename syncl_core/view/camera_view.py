@@ -21,7 +21,6 @@ class BoxOutline:
     """What a camera sees of one box."""
 
     index: int  # row in the ObjectSet
-    depth: float  # metres from the camera plane to the box centre
     edges: np.ndarray  # [E, 2, 2] pixels: the visible parts of at most twelve edges
     front: np.ndarray  # [P, 2] pixels: the visible part of the front face, maybe empty
 
@@ -75,7 +74,7 @@ def box_outlines(objects: ObjectSet, model: CameraModel, cam_from_global: np.nda
         if seen[i].any():
             front = _pixels(model, clip_polygon(in_cam[i, FRONT_FACE, :], planes))
             visible = _pixels(model, edges[i, seen[i]])
-            outlines.append(BoxOutline(index=int(i), depth=float(depths[i]), edges=visible, front=front))
+            outlines.append(BoxOutline(index=int(i), edges=visible, front=front))
     return outlines
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COMFORT = 2.5  # m/s^2, usual braking and acceleration of a car
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Motion:
@@ -80,40 +78,6 @@ def poses_of(motions: Motions, t: np.ndarray) -> np.ndarray:
     return np.stack([x, y, yaw], axis=-1)
 
 
-def travelled(motion: Motion, t: np.ndarray) -> np.ndarray:
-    """Arc length [T] in metres of one mover at times t [T] in seconds."""
-    return progress(stack([motion]), t)[0][0]
-
-
-def speed(motion: Motion, t: np.ndarray | float) -> np.ndarray:
-    """Speed [T] in m/s of one mover at times t [T] in seconds."""
-    knot_t, knot_v = np.array(motion.speeds).T
-    return np.interp(t, knot_t, knot_v)
-
-
 def poses(motion: Motion, t: np.ndarray) -> np.ndarray:
     """x, y, yaw [T, 3] of one mover at times t [T] in seconds."""
     return poses_of(stack([motion]), t)[0]
-
-
-def speed_plan(cruise: float, *events: tuple[float, float, float]) -> tuple[tuple[float, float], ...]:
-    """Speed knots of a drive that starts at `cruise` m/s.
-
-    Each event (distance, speed, hold): have `speed` m/s at `distance` metres from the start, keep it for `hold`
-    seconds, then accelerate back to `cruise`. An event too near for comfortable braking is braked for harder.
-    """
-    t, s, v = 0.0, 0.0, cruise
-    knots = [(t, v)]
-    for distance, target, hold in events:
-        room = max(distance - s, 0.5)
-        brake = min((v * v - target * target) / (2 * COMFORT), room)
-        t += (room - brake) / v
-        knots.append((t, v))
-        t += 2 * brake / (v + target)
-        knots.append((t, target))
-        t += hold
-        knots.append((t, target))
-        rise = (cruise - target) / COMFORT
-        t, s, v = t + rise, distance + target * hold + rise * (cruise + target) / 2, cruise
-        knots.append((t, v))
-    return tuple(knots)

@@ -32,7 +32,6 @@ class Views:
 class Pictures:
     rgb: torch.Tensor  # [V, H, W, 3] uint8
     owner: torch.Tensor  # [V, H, W] int32 index of the actor seen, or SCENERY
-    depth: torch.Tensor  # [V, H, W] metres along the optical axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,6 @@ def render(boxes: Boxes, light: Light, views: Views, device: torch.device | str 
     shape = (len(counts), TILE * TILE)
     rgb = torch.empty(3, *shape, dtype=torch.uint8, device=device)
     owner = torch.empty(shape, dtype=torch.int32, device=device)
-    depth = torch.empty(shape, device=device)
     paint = shading.mix_paint(boxes, light, pixels)
     owner_of_box = torch.from_numpy(boxes.owner).to(device, torch.int32)[pixels.box]
     for tiles in counts.argsort().split(_CPU_CHUNK if owner.device.type == "cpu" else len(counts)):
@@ -125,11 +123,9 @@ def render(boxes: Boxes, light: Light, views: Views, device: torch.device | str 
         owner[tiles] = torch.where(
             index >= 0, shading.take(owner_of_box, index.flatten().clamp(min=0)).view_as(index), SCENERY
         )
-        depth[tiles] = distance
     return Pictures(
         rgb=torch.stack([_untile(plane, pixels, views) for plane in rgb], dim=-1),
         owner=_untile(owner, pixels, views),
-        depth=_untile(depth, pixels, views),
     )
 
 

@@ -70,12 +70,6 @@ class Boxes:
     shadow: np.ndarray  # [M] bool, throws one
 
 
-def actor_poses(actor: Actor, t: np.ndarray) -> np.ndarray:
-    """x, y, z of the box centre and yaw [T, 4], city frame, at times t [T] in seconds."""
-    x, y, yaw = motion.poses(actor.motion, t).T
-    return np.stack([x, y, np.full_like(x, actor.size[2] / 2), yaw], axis=-1)
-
-
 def city_from_base(scene: Scene, t: np.ndarray) -> np.ndarray:
     """Poses [T, 4, 4] of the vehicle at times t [T] in seconds."""
     x, y, yaw = motion.poses(scene.ego, np.asarray(t, dtype=np.float64)).T

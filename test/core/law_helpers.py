@@ -1,6 +1,7 @@
-"""What the tests of the trackers' laws share: a run over frames, and equality of a batch's row with a scene alone."""
+"""What the tests of trackers share: a run over frames, and equality of a batch's row with a scene alone."""
 
 import torch
+from tiny_tracker import drive
 
 from syncl_core.tensors import to_dict
 
@@ -25,3 +26,9 @@ def assert_equal(ours, theirs, row: int = 0, tolerance: float = 0.0):
             torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
         else:
             assert torch.equal(a, b), name
+
+
+def assert_same_tracks(ours, theirs):
+    """Two trackers say the same of two frames."""
+    for mine, other in zip(*(track(tracker, drive(2))[1] for tracker in (ours, theirs)), strict=True):
+        assert_equal(mine, other)

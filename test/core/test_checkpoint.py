@@ -6,14 +6,15 @@ import os
 
 import pytest
 import torch
+from law_helpers import assert_same_tracks
+from public_files import Trap
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_tracker import drive, tiny_config, tiny_tracker
+from tiny_tracker import tiny_config, tiny_tracker
 
 from syncl_core.checkpoint import load_checkpoint, load_tracker, save_checkpoint, tracker_config
 from syncl_core.config import TrackConfig
 from syncl_core.errors import InputError
-from syncl_core.tracking.state import init_state
 
 
 @pytest.fixture
@@ -25,14 +26,6 @@ def tracker():
 def path(tmp_path, tracker):
     save_checkpoint(tmp_path / "tracker.safetensors", tracker)
     return tmp_path / "tracker.safetensors"
-
-
-def _outputs(tracker):
-    state = init_state(tracker.config)
-    with torch.inference_mode():
-        for frame in drive(2):
-            state, tracks = tracker.step(state, frame)
-    return tracks
 
 
 def _refusal(path, config=None) -> str:
@@ -57,7 +50,7 @@ def test_round_trip(path, tracker):
     assert restored.config == tracker.config and not restored.training
     for name, value in tracker.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    assert torch.equal(_outputs(restored).center, _outputs(tracker).center)
+    assert_same_tracks(restored, tracker)
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -187,17 +180,13 @@ def test_public_pickles_are_read_as_tensors_only(tmp_path, tracker):
     path = tmp_path / "public.pth"
     torch.save({"state_dict": {**tracker.state_dict(), "criterion.code_weights": torch.ones(10)}}, path)
     restored = load_checkpoint(path, tracker.config)
-    assert torch.equal(_outputs(restored).center, _outputs(tracker).center)
+    assert_same_tracks(restored, tracker)
     assert "holds no configuration" in _refusal(path)
     path.write_bytes(path.read_bytes()[:1000])
     assert "PyTorch file" in _refusal(path, tracker.config)
 
 
 def test_pickled_code_is_never_run(tmp_path, tracker):
-    class Trap:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "sprung"),)
-
-    torch.save({"state_dict": {"x": Trap()}}, tmp_path / "trap.pth")
+    torch.save({"state_dict": {"x": Trap(tmp_path / "sprung")}}, tmp_path / "trap.pth")
     assert "not opened for safety" in _refusal(tmp_path / "trap.pth", tracker.config)
     assert not (tmp_path / "sprung").exists()

@@ -4,16 +4,25 @@ import dataclasses
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from public_files import detector_config, numbered, petr_file, pftrack_file, public_shapes, with_backbone
+from law_helpers import assert_same_tracks
+from public_files import (
+    CONFIGS,
+    Trap,
+    detector_config,
+    numbered,
+    petr_file,
+    pftrack_file,
+    public_shapes,
+    with_backbone,
+)
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_mutr3d import mutr3d_config
-from tiny_tracker import drive, shake, tiny_config, tiny_tracker
+from tiny_tracker import shake, tiny_config, tiny_tracker
 
 from syncl_core.checkpoint import load_checkpoint, save_checkpoint
 from syncl_core.cli import main
@@ -21,12 +30,9 @@ from syncl_core.config import config_to_dict, load_config, with_values
 from syncl_core.convert import convert
 from syncl_core.errors import InputError
 from syncl_core.models import box_code
-from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker, make_tracker
-from syncl_core.tracking.state import init_state
 from syncl_core.weights import SNAPSHOT_FORMAT
 
-CONFIGS = Path(__file__).parents[2] / "config"
 STAGE_TWO = ("STReasoner.", "query_feat_embedding.")
 
 
@@ -56,14 +62,6 @@ def _refusal(tmp_path, config_file, content, capsys, name="in.pth") -> str:
     return err
 
 
-def _outputs(tracker: Tracker):
-    state = init_state(tracker.config)
-    with torch.inference_mode():
-        for frame in drive(2):
-            state, tracks = tracker.step(state, frame)
-    return tracks
-
-
 def test_every_public_tensor_arrives():
     """All 1,002 names of PF-Track on V2-99, each with its own number."""
     config = load_config(CONFIGS / "petr_vov_320x800.yaml")
@@ -86,7 +84,7 @@ def test_pftrack_file_converts_without_loss(tmp_path, config_file, capsys):
     restored = load_checkpoint(tmp_path / "out" / "out.safetensors")
     for name, value in tracker.state_dict().items():
         assert torch.equal(value, restored.state_dict()[name]), name
-    assert torch.equal(_outputs(restored).center, _outputs(tracker).center)
+    assert_same_tracks(restored, tracker)
     assert os.listdir(tmp_path / "out") == ["out.safetensors"]
 
 
@@ -267,11 +265,8 @@ def test_truncated_file_is_refused(tmp_path, config_file, capsys, keep):
 
 
 def test_code_in_a_pickle_is_named_and_not_run(tmp_path, config_file, capsys):
-    class Trap:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "sprung"),)
-
-    message = _refusal(tmp_path, config_file, {"state_dict": pftrack_file(tiny_tracker(3)), "meta": Trap()}, capsys)
+    content = {"state_dict": pftrack_file(tiny_tracker(3)), "meta": Trap(tmp_path / "sprung")}
+    message = _refusal(tmp_path, config_file, content, capsys)
     assert "it asks for posix.mkdir" in message and "weights_only=False)['state_dict']" in message
     assert not (tmp_path / "sprung").exists()
 

@@ -225,7 +225,7 @@ def jpeg_header(width, height):
 )  # fmt: skip
 def test_a_few_bytes_that_claim_to_be_huge_are_refused_before_decoding(encoding, data, monkeypatch):
     monkeypatch.setattr(images, "_decode_jpeg", None)
-    monkeypatch.setattr(images, "_decode_with_opencv", None)
+    monkeypatch.setattr(images, "_decode_png", None)
     form = SimpleNamespace(format=encoding, data=data)
     with pytest.raises(InputError, match="pixels; at most 67108864 are taken"):
         images.decode(messages.raw_image_from(form))

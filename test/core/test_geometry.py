@@ -51,8 +51,10 @@ def test_quaternion_matrix_round_trip(wxyz):
 
 @laws
 @given(st.floats(-3.1, 3.1))
-def test_yaw_round_trip(yaw):
-    assert geometry.yaw_from_quaternion(geometry.quaternion_from_yaw(yaw)) == pytest.approx(yaw, abs=1e-12)
+def test_a_yaw_turns_about_z(yaw):
+    rotation = geometry.matrix_from_quaternion(geometry.quaternion_from_yaw(yaw))
+    expected = [[math.cos(yaw), -math.sin(yaw), 0], [math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]]
+    np.testing.assert_allclose(rotation, expected, atol=1e-12)
 
 
 @laws

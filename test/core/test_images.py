@@ -1,7 +1,6 @@
 """Every encoding gives the same pixels; scaling agrees with Pillow and with the intrinsics."""
 
 import io
-import sys
 
 import cv2
 import numpy as np
@@ -138,12 +137,3 @@ def test_image_with_too_few_rows_is_refused():
     ):
         with pytest.raises(InputError, match="image of 400x100 .* has 200 rows, the network needs 320"):
             call()
-
-
-def test_jpeg_without_simplejpeg_has_the_same_pixels(monkeypatch):
-    image = RawImage(encoding="jpeg", data=pillow_bytes("JPEG"))
-    fast = images.decode(image)
-    monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    assert np.array_equal(images.decode(image), fast)
-    with pytest.raises(InputError, match="corrupt JPEG"):
-        images.decode(RawImage(encoding="jpeg", data=image.data[:60]))

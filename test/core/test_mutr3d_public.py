@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from law_helpers import track
 from mutr3d_names import mutr3d_file, public_shapes, unused_shapes
+from public_files import CONFIGS, numbered, published_tracker
 from tiny_mutr3d import CLASSES, mutr3d_config, tiny_mutr3d
 from tiny_tracker import drive
 
@@ -17,36 +18,14 @@ from syncl_core.cli import main
 from syncl_core.config import config_to_dict, load_config
 from syncl_core.convert import convert
 from syncl_core.errors import InputError
-from syncl_core.tracking.build import build_tracker, make_tracker
-from syncl_core.tracking.mutr3d.tracker import MUTR3D
+from syncl_core.tracking.build import build_tracker
 
-CONFIGS = Path(__file__).parents[2] / "config"
 NETWORKS = [(101, "mutr3d_r101_900x1600", 56_059_386), (50, "mutr3d_r50_900x1600", 36_009_263)]
-
-
-def _tracker(name: str) -> MUTR3D:
-    with torch.device("meta"):  # shapes without numbers
-        return make_tracker(load_config(CONFIGS / f"{name}.yaml"))
-
-
-def _numbered(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Every tensor full of one number of its own; without using memory."""
-    return {
-        name: torch.full((1,) * len(shape), float(i)).expand(shape) for i, (name, shape) in enumerate(shapes.items())
-    }
-
-
-def _run(tracker, frames):
-    state = tracker.init_state()
-    with torch.inference_mode():
-        for frame in frames:
-            state, tracks = tracker.step(state, frame)
-    return state, tracks
 
 
 @pytest.mark.parametrize("depth, name, parameters", NETWORKS)
 def test_names_shapes_and_sizes_are_those_of_the_release(depth, name, parameters):
-    tracker, expected = _tracker(name), public_shapes(depth)
+    tracker, expected = published_tracker(name), public_shapes(depth)
     assert {key: tuple(value.shape) for key, value in tracker.state_dict().items()} == expected
     running = ("running_mean", "running_var", "num_batches_tracked")
     counted = sum(math.prod(shape) for key, shape in expected.items() if not key.endswith(running))
@@ -76,7 +55,7 @@ def test_images_are_filled_up_to_928_rows_for_maps_at_strides_8_to_64():
 
 def test_every_public_tensor_arrives():
     config = load_config(CONFIGS / "mutr3d_r101_900x1600.yaml")
-    tensors = _numbered(public_shapes(101) | unused_shapes())
+    tensors = numbered(public_shapes(101) | unused_shapes(), shared_heads=False)
     converted = convert(tensors, config)
     assert (converted.source.name, converted.mmdet3d, converted.lacking) == ("MUTR3D", "0.17", ())
     assert set(converted.dropped) == unused_shapes().keys()
@@ -97,8 +76,9 @@ def test_a_converted_file_tracks_like_the_original(tmp_path, capsys):
         files = [str(tmp_path / "epoch_24.pth"), "-c", str(tmp_path / "tiny.yaml"), "-o", str(out)]
         assert main(["convert", *files]) == 0
         assert "MUTR3D" in capsys.readouterr().out
-        state, tracks = _run(load_checkpoint(out), drive(4))
-        expected, expected_tracks = _run(original, drive(4))
+        state, outputs = track(load_checkpoint(out), drive(4))
+        expected, expected_outputs = track(original, drive(4))
+        tracks, expected_tracks = outputs[-1], expected_outputs[-1]
         assert tracks.valid.any() and torch.equal(tracks.valid, expected_tracks.valid)
         torch.testing.assert_close(state.box, expected.box, atol=1e-5, rtol=1e-5)
         names = [classes[label] for label in tracks.label[tracks.valid].tolist()]
@@ -112,7 +92,7 @@ def test_a_saved_tracker_comes_back(tmp_path):
     tracker = tiny_mutr3d(1)
     save_checkpoint(tmp_path / "own.safetensors", tracker)
     loaded = load_checkpoint(tmp_path / "own.safetensors", tracker.config)
-    assert torch.equal(_run(loaded, drive(3))[0].box, _run(tracker, drive(3))[0].box)
+    assert torch.equal(track(loaded, drive(3))[0].box, track(tracker, drive(3))[0].box)
     model = dataclasses.replace(tracker.config.model.mutr3d, memory_period=2)
     other = dataclasses.replace(tracker.config, model=dataclasses.replace(tracker.config.model, mutr3d=model))
     with pytest.raises(InputError, match=r"model\.mutr3d: the checkpoint has"):

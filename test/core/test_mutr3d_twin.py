@@ -6,7 +6,7 @@ import pytest
 import torch
 from slow_mutr3d import SlowMUTR3D, bilinear
 from tiny_mutr3d import tiny_mutr3d
-from tiny_tracker import drive, make_frame, pose
+from tiny_tracker import drive, make_frame, pose, scene, uneven
 
 from syncl_core.models.detr3d_sampling import Pyramid, project, sample
 from syncl_core.models.queries import SizedQueries
@@ -14,13 +14,6 @@ from syncl_core.models.queries import SizedQueries
 
 def _twin(tracker) -> SlowMUTR3D:
     return SlowMUTR3D(tracker.config, tracker.state_dict(), tracker.img_backbone)
-
-
-def _scene(frame) -> tuple:
-    return (
-        *(frame.images[0], frame.image_from_model[0], frame.camera_valid[0]),
-        *(frame.global_from_model[0], int(frame.t_ns)),
-    )
 
 
 def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -157,8 +150,8 @@ def test_sequence_equals_the_slow_one(ego_update):
     twin, state = _twin(tracker), tracker.init_state()
     events = dict.fromkeys(("births", "deaths", "hidden", "comebacks"), 0)
     ids_before, seen_before = set(), set()
-    for frame in _uneven(drive(14, start=1)):
-        expected = twin.step(*_scene(frame))
+    for frame in uneven(drive(14, start=1)):
+        expected = twin.step(*scene(frame))
         state, tracks = tracker.step(state, frame)
         ids = set(state.track_id[0][state.track_id[0] >= 0].tolist())
         seen = set(tracks.track_id[0][tracks.valid[0]].tolist())
@@ -174,13 +167,6 @@ def test_sequence_equals_the_slow_one(ego_update):
     assert (state.dropped.item(), state.next_id.item()) == (twin.dropped, twin.next_id)
     assert min(events.values()) >= 3, events  # otherwise this test has shown little
     assert twin.dropped > 0
-
-
-def _uneven(frames: list) -> list:
-    """0.4 to 0.6 s apart, as real key frames are."""
-    for i, frame in enumerate(frames):
-        frame.t_ns.add_((i * 7919 % 5 - 2) * 50_000_000)
-    return frames
 
 
 def _assert_same_track(state, row: dict) -> None:
@@ -205,7 +191,7 @@ def test_missing_camera_equals_the_slow_one_that_never_had_it():
     tracker, frame = tiny_mutr3d(3), make_frame(5, global_from_model=pose())
     frame.camera_valid[0, 1], frame.image_from_model[0, 1] = False, float("nan")
     twin = _twin(tracker)
-    twin.step(*_scene(frame))
+    twin.step(*scene(frame))
     state, _ = tracker.step(tracker.init_state(), frame)
     assert len(twin.tracks) >= 2
     assert sorted(state.track_id[0][state.track_id[0] >= 0].tolist()) == [row["id"] for row in twin.tracks]

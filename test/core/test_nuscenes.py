@@ -160,7 +160,7 @@ def test_ground_truth_boxes(tiny):
         np.testing.assert_allclose(objects.sizes[row], [length, width, height])
         np.testing.assert_allclose(objects.velocities[row], velocity, atol=1e-6)
         assert objects.num_points[row] == points
-    np.testing.assert_allclose(geometry.yaw_from_quaternion(objects.rotations), 0.3)
+    np.testing.assert_allclose(objects.rotations, [geometry.quaternion_from_yaw(0.3)] * len(objects))
     assert objects.labels[names.index("walker")] == "pedestrian"
     tracked = tiny.ground_truth(tiny.samples(SCENES[1])[1].token, TRACKING_CLASSES)
     assert set(objects.ids) - set(tracked.ids) == {f"{SCENES[1]}-barrier"}

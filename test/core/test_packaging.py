@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -45,8 +46,26 @@ def _package_xml() -> ElementTree.Element:
 @cache
 def _imports(path: Path) -> frozenset[str]:
     """Absolute module names imported anywhere in a file."""
+    return _imported_by(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), path)
+
+
+@cache
+def _imports_at_start(path: Path) -> frozenset[str]:
+    """Absolute module names without which a file cannot be imported."""
+    return _imported_by(_run_at_start(ast.parse(path.read_text(encoding="utf-8"))), path)
+
+
+def _run_at_start(node: ast.AST) -> Iterator[ast.AST]:
+    """What lies outside functions, and outside `try` and `with`, which may forgive an ImportError."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Try | ast.With):
+            yield child
+            yield from _run_at_start(child)
+
+
+def _imported_by(nodes: Iterable[ast.AST], path: Path) -> frozenset[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -57,7 +76,7 @@ def _imports(path: Path) -> frozenset[str]:
 
 def _is_ros(module: str) -> bool:
     top = module.split(".")[0]
-    return top in ROS_PACKAGES or top.endswith(("_msgs", "_interfaces"))
+    return top in ROS_PACKAGES or top.endswith(("_msgs", "_srvs", "_interfaces"))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +127,19 @@ def test_package_xml_and_setup_py_agree(distribution):
     assert xml.find("license").text == meta.license == "Apache-2.0"
     assert xml.find("maintainer").get("email") == meta.maintainer_email
     assert xml.findtext("export/build_type") == "ament_python"
+
+
+def test_licences_of_the_interfaces_are_shipped(distribution):
+    readme = (INTERFACES / "README.md").read_text(encoding="utf-8")
+    licences = dict(re.findall(r"^\| `(\w+)`.*\| ([\w.-]+) \|$", readme, re.MULTILINE))
+    assert licences.keys() == {folder.name for folder in INTERFACES.iterdir() if folder.is_dir()}
+    stated = {licence.text: licence.get("file") for licence in _package_xml().iter("license")}
+    assert stated.keys() == set(licences.values())
+    assert all((ROOT / file).is_file() for file in stated.values())
+    installed = {file for p in distribution.package_data["syncl_core.io"] for file in INTERFACES.parent.glob(p)}
+    for folder, licence in licences.items():
+        if licence != "Apache-2.0":  # that is the project's own, which every wheel carries
+            assert {INTERFACES / folder / "LICENSE", ROOT / stated[licence]} <= installed
 
 
 def test_package_xml_is_valid():
@@ -197,6 +229,51 @@ def test_third_party_imports_are_pinned():
                     "distutils",
                 }  # the last is setuptools' from 3.12 on
                 assert {_canonical(d) for d in distributions.get(top, [top])} & known, f"{path}: {top}"
+
+
+# These take the devkit apart; functions of others import them, after they have looked whether it is there.
+OF_THE_DEVKIT = {"syncl_core.evaluation.events", "syncl_core.evaluation.quick"}
+
+
+def test_what_is_imported_at_start_is_installed(distribution):
+    """torch, which the user chooses, and ROS besides: whatever else a module needs to start, pip must bring."""
+    required = {_canonical(Requirement(line).name) for line in distribution.install_requires}
+    distributions = metadata.packages_distributions()
+    for path in (path for room in ("syncl_core", "syncl_ros") for path in (ROOT / room).rglob("*.py")):
+        if path.parent == BOOTSTRAP or ".".join(path.relative_to(ROOT).with_suffix("").parts) in OF_THE_DEVKIT:
+            continue
+        names = _imports_at_start(path)
+        assert not names & OF_THE_DEVKIT, path
+        tops = {name.split(".")[0] for name in names if not _is_ros(name)}
+        for top in tops - sys.stdlib_module_names - {"syncl_core", "syncl_ros", "torch"}:
+            assert {_canonical(d) for d in distributions.get(top, [top])} & required, f"{path}: {top}"
+
+
+ROS_PLUGINS = {  # what pytest 9 refuses of launch_testing and launch_testing_ros: a hook's argument, an undeclared hook
+    "launch_testing": "def pytest_pycollect_makemodule(path, parent): pass",
+    "launch_ros": "def pytest_launch_collect_makemodule(path, parent, entrypoint): pass",
+}
+
+
+def test_the_tests_run_where_a_ros_is_sourced(tmp_path):
+    """Its PYTHONPATH brings plugins that pytest loads by itself."""
+    for name, hook in ROS_PLUGINS.items():
+        (tmp_path / f"the_{name}.py").write_text(hook)
+        information = tmp_path / f"{name}-3.4.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.4.0\n")
+        (information / "entry_points.txt").write_text(f"[pytest11]\n{name} = the_{name}\n")
+    (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass")
+    places = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider"]
+    result = subprocess.run(
+        [*command, "--collect-only", "-q", tmp_path / "test_nothing.py"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0 and "1 test collected" in result.stdout, result.stdout + result.stderr
 
 
 OFFICIAL_TYPE_HASHES = {

@@ -1,11 +1,11 @@
 """PETRv2 as published: names and shapes, converted files, shipped configurations, and what a step costs."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
-from public_files import PETR_ROWS, numbered, public_shapes
+from law_helpers import assert_same_tracks
+from public_files import CONFIGS, numbered, petr_file, public_shapes, published_tracker
 from tiny_petrv2 import petrv2_config, tiny_petrv2
 from tiny_tracker import make_frame
 
@@ -18,9 +18,7 @@ from syncl_core.convert import convert
 from syncl_core.errors import InputError
 from syncl_core.shipped import shipped_configs
 from syncl_core.tensors import to_dict
-from syncl_core.tracking.build import make_tracker
 
-CONFIGS = Path(__file__).parents[2] / "config"
 PARTS = (2, 1, 3, 2, 2)
 
 
@@ -41,40 +39,16 @@ def _released_shapes(queries: int = 900) -> dict[str, tuple[int, ...]]:
     return names | {"pts_bbox_head.reference_points.weight": (queries, 3), "pts_bbox_head.code_weights": (10,)}
 
 
-def _own_numbers(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Every tensor full of one number of its own, without using memory: no layer shares its head with another."""
-    values = enumerate(shapes.items())
-    return {name: torch.full((1,) * len(shape), float(i)).expand(shape) for i, (name, shape) in values}
-
-
 def _ours(name: str) -> str:
     inside = ("pts_bbox_head.reference_points.", "pts_bbox_head.query_embedding.")
     return name.removeprefix("pts_bbox_head.") if name.startswith(inside) else name
 
 
-def _file(tracker) -> dict[str, torch.Tensor]:
-    """The weights as PETRv2 writes them: queries inside the head, its own class order in every layer."""
-    tensors = {"pts_bbox_head.code_weights": torch.ones(10)}
-    for name, value in tracker.state_dict().items():
-        if ".cls_branches." in name and ".6." in name:
-            rows = torch.empty_like(value)
-            rows[PETR_ROWS] = value
-            value = rows
-        inside = name.startswith(("reference_points.", "query_embedding."))
-        tensors[f"pts_bbox_head.{name}" if inside else name] = value.clone()
-    return tensors
-
-
-def _meta_tracker(name: str):
-    with torch.device("meta"):
-        return make_tracker(load_config(CONFIGS / f"{name}.yaml"))
-
-
 def test_names_and_shapes_are_those_of_the_checkpoint():
-    tracker = _meta_tracker("petrv2_vov_320x800_detector")
+    tracker = published_tracker("petrv2_vov_320x800_detector")
     expected = {_ours(name): shape for name, shape in _released_shapes().items() if "code_weights" not in name}
     assert {name: tuple(value.shape) for name, value in tracker.state_dict().items()} == expected
-    petr = sum(p.numel() for p in _meta_tracker("petr_vov_320x800_900queries").parameters())
+    petr = sum(p.numel() for p in published_tracker("petr_vov_320x800_900queries").parameters())
     assert sum(p.numel() for p in tracker.parameters()) == petr + 5 * _class_head() + _box_and_gate() == 85_116_740
 
 
@@ -91,7 +65,7 @@ def _box_and_gate() -> int:
 
 def test_every_public_tensor_arrives():
     config = load_config(CONFIGS / "petrv2_vov_320x800_detector.yaml")
-    tensors = _own_numbers(_released_shapes())
+    tensors = numbered(_released_shapes(), shared_heads=False)
     converted = convert(tensors, config)
     assert converted.source.name == "PETRv2" and "Apache-2.0" in converted.source.licence
     assert converted.dropped == ("pts_bbox_head.code_weights",) and converted.lacking == ()
@@ -103,7 +77,7 @@ def test_every_public_tensor_arrives():
 
 def test_a_file_converts_without_loss_and_in_our_class_order(tmp_path):
     tracker = tiny_petrv2(4, framework="none")
-    converted = convert(_file(tracker), tracker.config)
+    converted = convert(petr_file(tracker), tracker.config)
     assert converted.mmdet3d == "0.17" and converted.lacking == ()
     assert converted.tensors.keys() == tracker.state_dict().keys()
     for name, value in converted.tensors.items():
@@ -111,14 +85,13 @@ def test_a_file_converts_without_loss_and_in_our_class_order(tmp_path):
     save_checkpoint(tmp_path / "petrv2.safetensors", tracker)
     loaded = load_checkpoint(tmp_path / "petrv2.safetensors")
     assert loaded.config == tracker.config
-    (_, ours), (_, theirs) = (t.step(t.init_state(), make_frame(0)) for t in (loaded, tracker))
-    assert all(torch.equal(to_dict(ours)[name], value) for name, value in to_dict(theirs).items())
+    assert_same_tracks(loaded, tracker)
 
 
 def test_a_detector_starts_a_tracker():
     tracker = tiny_petrv2(4)
     stage_two = ("STReasoner.", "query_feat_embedding.")
-    content = {name: value for name, value in _file(tracker).items() if not name.startswith(stage_two)}
+    content = {name: value for name, value in petr_file(tracker).items() if not name.startswith(stage_two)}
     assert convert(content, tracker.config).lacking == ("STReasoner", "query_feat_embedding")
     del content["pts_bbox_head.fpe.conv_expand.bias"]
     with pytest.raises(InputError, match=r"a PETRv2 checkpoint, but it lacks pts_bbox_head.fpe.conv_expand.bias"):
@@ -128,10 +101,10 @@ def test_a_detector_starts_a_tracker():
 def test_what_cannot_be_converted_is_refused():
     tracker = tiny_petrv2(4, framework="none")
     with pytest.raises(InputError, match="a PETRv2 checkpoint, whose boxes are those of mmdetection3d 0.17"):
-        convert(_file(tracker), tracker.config, mmdet3d="1.0")
+        convert(petr_file(tracker), tracker.config, mmdet3d="1.0")
     petr = dataclasses.replace(tracker.config, model=dataclasses.replace(tracker.config.model, detector="petr"))
     with pytest.raises(InputError, match="a PETRv2 checkpoint, but the network .* has no place for pts_bbox_head.fpe"):
-        convert(_file(tracker), petr)
+        convert(petr_file(tracker), petr)
     old = numbered({n: s for n, s in _released_shapes().items() if ".fpe." not in n and "_branches" not in n})
     with pytest.raises(InputError, match="a PETR checkpoint, but it lacks pts_bbox_head.cls_branches"):
         convert(old, load_config(CONFIGS / "petrv2_vov_320x800_detector.yaml"))

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 from test_tracking_twin import _assert_same_track, _history
-from tiny_petrv2 import moving_rig_drive, scene, tiny_petrv2, twin, without_camera
+from tiny_petrv2 import moving_rig_drive, tiny_petrv2, twin, without_camera
+from tiny_tracker import scene
 
 from syncl_core.models.petrv2 import BoxBranch, FeatureGate
 from syncl_core.tracking.build import build_tracker

@@ -1,21 +1,11 @@
 """The published networks, tensor by tensor: pftrack_keys.tsv lists what a PF-Track f3 checkpoint holds."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from public_files import public_shapes
+from public_files import CONFIGS, public_shapes, published_tracker
 
 from syncl_core.config import load_config
 from syncl_core.tracking.base import Tracker
-from syncl_core.tracking.build import make_tracker
-
-ROOT = Path(__file__).parents[2]
-
-
-def _tracker(name: str) -> Tracker:
-    with torch.device("meta"):  # shapes without numbers
-        return make_tracker(load_config(ROOT / "config" / f"{name}.yaml"))
 
 
 def _shapes(tracker: Tracker) -> dict[str, tuple[int, ...]]:
@@ -24,7 +14,7 @@ def _shapes(tracker: Tracker) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture(scope="module")
 def tracker() -> Tracker:
-    return _tracker("petr_vov_320x800")
+    return published_tracker("petr_vov_320x800")
 
 
 def test_names_and_shapes_are_those_of_the_checkpoint(tracker):
@@ -47,7 +37,7 @@ def test_feature_map_sizes_are_published(tracker, height, width, fine):
 
 @pytest.mark.parametrize("name", ["petr_vov_640x1600", "petr_vov_320x800_5frames"])
 def test_trackers_share_one_set_of_names(name):
-    assert _shapes(_tracker(name)) == public_shapes()
+    assert _shapes(published_tracker(name)) == public_shapes()
 
 
 @pytest.mark.parametrize(
@@ -60,12 +50,12 @@ def test_detectors_lack_what_is_trained_later(name, queries):
         for key, shape in public_shapes().items()
         if not key.startswith("STReasoner.") and key != "query_feat_embedding.weight"
     }
-    assert _shapes(_tracker(name)) == expected | {"reference_points.weight": (queries, 3)}
+    assert _shapes(published_tracker(name)) == expected | {"reference_points.weight": (queries, 3)}
 
 
 def test_configurations_differ_where_the_publication_says():
     def facts(name: str):
-        config = load_config(ROOT / "config" / f"{name}.yaml")
+        config = load_config(CONFIGS / f"{name}.yaml")
         assert config.name == name and config.model.backbone == "v2_99"
         image, track = config.image, config.track
         return image.height, image.width, config.model.history_length, track.max_age, track.max_output

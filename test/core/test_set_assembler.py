@@ -252,18 +252,18 @@ def test_refused_images_are_named_and_change_nothing():
 def test_a_looped_bag_gives_the_same_sets_again(period_ms, sweeps):
     """Cameras jump one after the other: images of the first pass that arrive late must not enter the second.
 
-    One that comes before the second camera has jumped belongs to the first pass like any other.
+    One that comes before most cameras have jumped belongs to the first pass like any other.
     """
     streams = recording(period_ms, sweeps)
     once, _ = assemble(SyncConfig(), log_order(streams))
     last = {camera: stamps[-1] for camera, stamps in streams.items()}
     first_pass = [e for e in log_order(streams) if e != (last["D"], "D")]
     second_pass = log_order(streams)
-    for jumped in (1, 2):
+    for jumped in (1, 3, 4):
         events = [*first_pass, *second_pass[:jumped], (last["D"], "D"), *second_pass[jumped:]]
         twice, assembler = assemble(SyncConfig(), events)
         assert twice[-len(once) :] == once
-        assert assembler.problems.count("time_jump") == 1 and assembler.problems.count("stale") == jumped - 1
+        assert assembler.problems.count("time_jump") == 1 and assembler.problems.count("stale") == (jumped > 3)
         assert assembler.problems.count("clock_back") == 0
 
 

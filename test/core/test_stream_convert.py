@@ -1,13 +1,12 @@
 """StreamPETR's public weights come in whole and mean the same, and its configurations are the published ones."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from public_files import PETR_ROWS, numbered
+from public_files import CONFIGS, PETR_ROWS, numbered, published_tracker
 from tiny_stream import stream_config, stream_drive, tiny_stream
 
 from syncl_core.bench.stopwatch import Stopwatch, timed_parts
@@ -22,7 +21,6 @@ from syncl_core.models import box_code
 from syncl_core.tensors import to_dict
 from syncl_core.tracking.build import make_tracker
 
-CONFIGS = Path(__file__).parents[2] / "config"
 NAMES = ("stream_vov_320x800_detector", "stream_r50_256x704_detector", "stream_vov_320x800", "stream_vov_640x1600")
 CONSTANTS = {"code_weights": 10, "match_costs": 10, "pc_range": 6, "position_range": 6, "coords_d": 64}
 HEAD = {  # name: (outputs, inputs) of its linear layer; the decoder, the class and the box layers are PETR's
@@ -119,8 +117,7 @@ def test_files_of_another_kind_are_refused():
 @pytest.mark.parametrize("name", NAMES)
 def test_names_and_shapes_are_those_of_the_checkpoints(name):
     config = load_config(CONFIGS / f"{name}.yaml")
-    with torch.device("meta"):
-        head = make_tracker(config).pts_bbox_head
+    head = published_tracker(name).pts_bbox_head
     shapes = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     expected = {f"{key}.weight": shape for key, shape in HEAD.items()}
     expected |= {f"{key}.bias": shape[:1] for key, shape in HEAD.items()}
@@ -138,11 +135,10 @@ def test_names_and_shapes_are_those_of_the_checkpoints(name):
 
 
 def test_every_tensor_of_the_published_network_arrives():
-    config = load_config(CONFIGS / "stream_vov_320x800.yaml")
-    with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in make_tracker(config).state_dict().items()}
+    network = published_tracker("stream_vov_320x800")
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     tensors = numbered(shapes)
-    converted = convert(tensors, config)
+    converted = convert(tensors, network.config)
     assert converted.dropped == () and converted.lacking == ()
     rows = (".cls_branches.0.6.", ".reg_branches.0.4.")
     for name, value in converted.tensors.items():

@@ -48,7 +48,7 @@ def test_against_loops(seed):
         both = [t for t in stamps if streams["A"][0] - period / 2 <= t <= streams["A"][-1] + period / 2]
         assert ours.phase_s == pytest.approx(slow_phase_s(both, streams["A"]))
     assert report.streams["B"].phase_s == pytest.approx(0.031, abs=0.002)
-    assert report.spread_s == pytest.approx(0.043, abs=0.004) and report.suggested_offsets_s == {}
+    assert report.suggested_offsets_s == {}
 
 
 def test_a_clock_that_is_off_gets_an_offset_that_brings_it_to_the_anchor():
@@ -74,7 +74,7 @@ def test_faults_are_counted():
 
 def test_streams_that_say_little():
     report = stream_report({"A": [], "B": [T0], "C": [T0, T0 + 9]}, "A", 0.06)
-    assert report.streams["A"].count == 0 and report.streams["B"].rate_hz == 0.0 and report.spread_s == 0.0
+    assert report.streams["A"].count == 0 and report.streams["B"].rate_hz == 0.0
     assert all(one.phase_s is None for one in report.streams.values()) and report.suggested_offsets_s == {}
     assert stream_report({"B": [T0]}, "nobody", 0.06).streams["B"].phase_s is None
     apart = stream_report({"A": [T0, T0 + MS], "B": [T0 + 10**12]}, "A", 0.06)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from slow_stream import SlowStream
 from tiny_stream import stream_drive, stream_frame, tiny_stream
-from tiny_tracker import make_frame, stack
+from tiny_tracker import make_frame, scene, stack
 from torch.utils._pytree import tree_map
 
 from syncl_core.models.motion_norm import FeatureGate, MotionNorm
@@ -16,13 +16,6 @@ SEEDS = {"none": 2, "mutr3d": 5}  # with these enough happens
 
 def _twin(tracker) -> SlowStream:
     return SlowStream(tracker.config, tracker.state_dict(), tracker.img_backbone)
-
-
-def _scene(frame, row: int = 0) -> tuple:
-    return (
-        *(frame.images[row], frame.image_from_model[row], frame.camera_valid[row]),
-        *(frame.global_from_model[row], int(frame.t_ns[row])),
-    )
 
 
 def _close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-4) -> None:
@@ -72,7 +65,7 @@ def test_image_tokens_equal_the_slow_ones(missing):
         frame.camera_valid[0, missing] = False
         frame.image_from_model[0, missing] = float("nan")
     memory = tracker.encode(frame)
-    tokens, positions = _twin(tracker).memory(*_scene(frame)[:3])
+    tokens, positions = _twin(tracker).memory(*scene(frame)[:3])
     valid = memory.valid[0]
     assert valid.sum() == len(tokens) == 8 * (3 if missing is None else 2)
     _close(memory.tokens[0, valid], tokens)
@@ -143,16 +136,16 @@ def test_two_scenes_equal_the_slow_ones(framework):
     for step in range(9):
         if step == 4:
             twins[1], state = _twin(tracker), _restart(tracker, state, 1)
-        scenes = [scene[step] for scene in frames]
-        state, tracks = tracker.step(state, stack(scenes))
-        for row, (twin, scene) in enumerate(zip(twins, scenes, strict=True)):
+        now = [drive[step] for drive in frames]
+        state, tracks = tracker.step(state, stack(now))
+        for row, (twin, frame) in enumerate(zip(twins, now, strict=True)):
             before = {track["id"] for track in twin.tracks}
-            shown = twin.step(*_scene(scene))
+            shown = twin.step(*scene(frame))
             after = {track["id"] for track in twin.tracks}
             assert set(tracks.track_id[row][tracks.valid[row]].tolist()) == {
                 track["id"] for track in shown if _inside(tracker.config, track["box"])
             }
-            _assert_same_memory(tracker, state, twin, _scene(scene)[3:], row)
+            _assert_same_memory(tracker, state, twin, scene(frame)[3:], row)
             events["births"] += len(after - before)
             events["deaths"] += len(before - after)
             events["misses"] += sum(track["misses"] > 0 for track in twin.tracks)

@@ -117,7 +117,7 @@ def test_a_hiccup_of_one_transform_does_not_touch_a_later_jump_of_all():
     intake.add_transform("odom", "base_link", T0 + 1_000 * MS, odom_from_base(T0 + 1_000 * MS))
     assert intake.problems()["transform_time_jump"].count == 1
     assert len(drive(4, 30)) == 26
-    for camera in CONFIG.rig.cameras[:2]:  # with one camera alone, it might be its clock
+    for camera in CONFIG.rig.cameras[:4]:  # with half of them, it might be their clocks
         assert intake.time_jumps == 0
         intake.add_image(camera, T0 + OFFSETS_MS[camera] * MS, camera.lower(), IMAGE)
     assert intake.time_jumps == 1 and intake._tree.newest_ns("base_link") is None  # the old poses are gone

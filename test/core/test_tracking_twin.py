@@ -3,7 +3,7 @@
 import pytest
 import torch
 from slow_pftrack import SlowPFTrack
-from tiny_tracker import drive, make_frame, pose, tiny_tracker
+from tiny_tracker import drive, make_frame, pose, scene, tiny_tracker, uneven
 
 from syncl_core.models import position
 from syncl_core.tracking.state import init_state
@@ -13,18 +13,11 @@ def _twin(tracker) -> SlowPFTrack:
     return SlowPFTrack(tracker.config, tracker.state_dict(), tracker.img_backbone)
 
 
-def _scene(frame) -> tuple:
-    return (
-        *(frame.images[0], frame.image_from_model[0], frame.camera_valid[0]),
-        *(frame.global_from_model[0], int(frame.t_ns)),
-    )
-
-
 @torch.inference_mode()
 def test_memory_equals_the_slow_one():
     tracker, frame = tiny_tracker(1), make_frame(1)
     memory = tracker.encode(frame)
-    tokens, positions = _twin(tracker).memory(*_scene(frame)[:3])
+    tokens, positions = _twin(tracker).memory(*scene(frame)[:3])
     torch.testing.assert_close(memory.tokens[0].double(), tokens, atol=1e-4, rtol=1e-4)
     # At the saturated ends of the inverse sigmoid one rounding of a metre is visible.
     torch.testing.assert_close(memory.position[0].double(), positions, atol=2e-4, rtol=1e-4)
@@ -57,8 +50,8 @@ def test_sequence_equals_the_slow_one(ego_update):
     twin, state = _twin(tracker), init_state(tracker.config)
     events = {"births": 0, "deaths": 0, "coasting": 0, "comebacks": 0}
     ids_before, seen_before = set(), set()
-    for frame in _uneven(drive(14, start=1)):
-        expected = twin.step(*_scene(frame))
+    for frame in uneven(drive(14, start=1)):
+        expected = twin.step(*scene(frame))
         state, tracks = tracker.step(state, frame)
         alive, valid = state.track_id[0] >= 0, tracks.valid[0]
         ids, seen = set(state.track_id[0][alive].tolist()), set(tracks.track_id[0][valid].tolist())
@@ -72,13 +65,6 @@ def test_sequence_equals_the_slow_one(ego_update):
     assert (state.dropped.item(), state.next_id.item()) == (twin.dropped, twin.next_id)
     assert min(events.values()) >= 3, events  # otherwise this test has shown little
     assert twin.dropped > 0
-
-
-def _uneven(frames: list) -> list:
-    """0.4 to 0.6 s apart, as real key frames are."""
-    for i, frame in enumerate(frames):
-        frame.t_ns.add_((i * 7919 % 5 - 2) * 50_000_000)
-    return frames
 
 
 def _assert_same_track(state, row: dict, compare_motion: bool) -> None:
@@ -107,7 +93,7 @@ def test_missing_camera_equals_the_slow_one_that_never_had_it():
     frame.camera_valid[0, 1] = False
     frame.image_from_model[0, 1] = float("nan")
     twin = _twin(tracker)
-    twin.step(*_scene(frame))
+    twin.step(*scene(frame))
     state, _ = tracker.step(init_state(tracker.config), frame)
     assert len(twin.tracks) >= 2
     assert sorted(state.track_id[0][state.track_id[0] >= 0].tolist()) == [row["id"] for row in twin.tracks]
@@ -120,9 +106,9 @@ def test_a_track_missed_six_frames_equals_the_slow_one_until_it_dies():
     """The published max_age of 7, while the ego turns: six misses are survived, with the seventh the track is gone."""
     tracker = tiny_tracker(34, born=0.05)
     twin, state, longest, deaths = _twin(tracker), tracker.init_state(), 0, 0
-    for frame in _uneven(drive(18, start=1)):
+    for frame in uneven(drive(18, start=1)):
         before = {row["id"]: row["misses"] for row in twin.tracks}
-        twin.step(*_scene(frame))
+        twin.step(*scene(frame))
         state, _ = tracker.step(state, frame)
         alive = {row["id"] for row in twin.tracks}
         assert set(state.track_id[0][state.track_id[0] >= 0].tolist()) == alive

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import world_census
+import world_helpers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,17 +48,6 @@ def test_time_may_run_backwards_from_the_start():
     assert motion.poses(path, np.array([-0.5]))[0] == pytest.approx((-1.0, 2.0, 0.0))
 
 
-@given(cruise=st.floats(4, 12), distance=st.floats(35, 80), slow=st.floats(0, 3.9), hold=st.floats(0, 5))
-def test_speed_plan_has_the_speed_at_the_place(cruise, distance, slow, hold):
-    path = Motion(start=(0.0, 0.0, 0.0), speeds=motion.speed_plan(cruise, (distance, slow, hold)))
-    t = np.linspace(0, 60, 60001)
-    s, v = motion.travelled(path, t), motion.speed(path, t)
-    arrival = np.argmax(s >= distance - 1e-3)
-    assert v[arrival] == pytest.approx(slow, abs=0.15)
-    assert np.abs(np.diff(v) / np.diff(t)).max() < motion.COMFORT + 1e-6
-    assert v[-1] == pytest.approx(cruise)
-
-
 @pytest.mark.parametrize("side, heading", [("left", math.pi / 2), ("right", -math.pi / 2)])
 @pytest.mark.parametrize("lane", city.LANES)
 def test_turns_end_in_the_middle_of_the_like_lane(side, heading, lane):
@@ -94,7 +84,7 @@ def test_actors_never_touch(scenes):
     """Separating axes of the footprints, at times between those the generator looks at."""
     for world in scenes:
         times, checked = np.arange(0.03, SECONDS, 0.23), 0
-        bodies = [(scene.actor_poses(actor, times), actor.size, actor.name) for actor in world.actors]
+        bodies = [(world_helpers.actor_poses(actor, times), actor.size, actor.name) for actor in world.actors]
         ego = motion.poses(world.ego, times)[:, [0, 1, 2, 2]]
         ego[:, :2] += traffic.EGO_MIDDLE * np.stack([np.cos(ego[:, 3]), np.sin(ego[:, 3])], axis=-1)
         bodies.append((ego, traffic.EGO_SIZE, "ego"))
@@ -129,7 +119,7 @@ def test_parts_stay_inside_their_actor(scenes):
         boxes = scene.boxes_at(world, t)
         for i, actor in enumerate(world.actors):
             of = boxes.owner == i
-            x, y, z, yaw = scene.actor_poses(actor, t).T[:, :, None]
+            x, y, z, yaw = world_helpers.actor_poses(actor, t).T[:, :, None]
             dx, dy = boxes.center[:, of, 0] - x, boxes.center[:, of, 1] - y
             local = np.stack([np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx], axis=-1)
             reach = np.abs(np.concatenate([local, boxes.center[:, of, 2:] - z[..., None]], axis=-1))
@@ -189,7 +179,7 @@ def test_ego_turns_stops_and_changes_lanes():
     for seed in range(24):
         world = generate.make_scene(seed)
         x, y, yaw = motion.poses(world.ego, t).T
-        slowest, side = motion.speed(world.ego, t).min(), y - y[0]
+        slowest, side = world_helpers.speed(world.ego, t).min(), y - y[0]
         if "turns" in world.description:
             expected = math.pi / 2 if "left" in world.description else -math.pi / 2
             assert yaw[-1] == pytest.approx(expected, abs=1e-6)
@@ -250,4 +240,4 @@ def test_stacked_motions_are_each_motion():
     together, speeds = motion.poses_of(motion.stack(some), t), motion.progress(motion.stack(some), t)[1]
     for i, path in enumerate(some):
         np.testing.assert_allclose(together[i], motion.poses(path, t), atol=1e-12)
-        np.testing.assert_allclose(speeds[i], motion.speed(path, t), atol=1e-12)
+        np.testing.assert_allclose(speeds[i], world_helpers.speed(path, t), atol=1e-12)

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from world_helpers import actor_poses
 
 from syncl_core import frames, geometry
 from syncl_core.classes import TRACKING_CLASSES
@@ -12,7 +13,7 @@ from syncl_core.config import ImageConfig
 from syncl_core.errors import InputError
 from syncl_core.images import decode
 from syncl_core.world import generate, photo, render, rig, sense, splits, writer
-from syncl_core.world.scene import actor_poses, boxes_at, city_from_base
+from syncl_core.world.scene import boxes_at, city_from_base
 from syncl_core.world.source import WorldSource
 from syncl_core.world.truth import ANNOTATION_RANGE, truth_of
 

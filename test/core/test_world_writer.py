@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from world_helpers import actor_poses, speed
 
 from syncl_core import cli, geometry, images
 from syncl_core.classes import CAMERAS, TRACKING_CLASSES
 from syncl_core.errors import InputError
 from syncl_core.types import RawImage
-from syncl_core.world import generate, motion, rig, scene, splits, tables, truth, writer
+from syncl_core.world import generate, rig, scene, splits, tables, truth, writer
 
 pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
 from syncl_core.data.nuscenes import NuScenesScenes  # noqa: E402
@@ -107,17 +108,17 @@ def test_annotations_are_the_actors(nusc):
         if actor is None:
             continue
         t = np.array([(nusc.get("sample", row["sample_token"])["timestamp"] - start) / 1e6])
-        x, y, z, yaw = scene.actor_poses(actor, t)[0]
+        x, y, z, yaw = actor_poses(actor, t)[0]
         expected = world.global_from_city @ geometry.transform((x, y, z), geometry.quaternion_from_yaw(yaw))
         np.testing.assert_allclose(geometry.transform(row["translation"], row["rotation"]), expected, atol=1e-9)
         assert row["size"] == [actor.size[1], actor.size[0], actor.size[2]]
         assert row["category_name"] == actor.category
-        speed = motion.speed(actor.motion, t)[0]
+        metres_per_second = speed(actor.motion, t)[0]
         attribute = nusc.get("attribute", row["attribute_tokens"][0])["name"]
-        assert attribute == (actor.moving if speed > 0.2 else actor.still)
+        assert attribute == (actor.moving if metres_per_second > 0.2 else actor.still)
         if row["prev"] and row["next"]:
-            assert np.linalg.norm(nusc.box_velocity(row["token"])[:2]) == pytest.approx(speed, abs=1.0)
-            moving += speed > 1
+            assert np.linalg.norm(nusc.box_velocity(row["token"])[:2]) == pytest.approx(metres_per_second, abs=1.0)
+            moving += metres_per_second > 1
     assert moving > 3
 
 

@@ -5,7 +5,7 @@ import math
 
 import torch
 from slow_petrv2 import SlowPETRv2
-from tiny_tracker import drive, make_frame, pose, shake, tiny_config
+from tiny_tracker import drive, make_frame, pose, shake, tiny_config, uneven
 
 from syncl_core.config import SynclConfig
 from syncl_core.tensors import Frame
@@ -38,13 +38,12 @@ def tiny_petrv2(seed: int = 0, born: float = 0.2, framework: str = "pf_track", *
 def moving_rig_drive(count: int, start: int = 1) -> list[Frame]:
     """`drive` in uneven steps, with every camera's pose another one in every frame, as cameras do not fire at once."""
     frames = []
-    for i, frame in enumerate(drive(count, start)):
+    for i, frame in enumerate(uneven(drive(count, start))):
         shifts = [pose(0.3 * math.sin(7.0 * i + n), 0.2 * n, 0.04 * math.cos(5.0 * i + 3 * n)) for n in range(3)]
         for shift in shifts:
             shift[:3, 3] -= pose()[:3, 3]
         moved = frame.image_from_model @ torch.stack(shifts)
-        t_ns = frame.t_ns + (i * 7919 % 5 - 2) * 50_000_000
-        frames.append(dataclasses.replace(frame, image_from_model=moved, t_ns=t_ns))
+        frames.append(dataclasses.replace(frame, image_from_model=moved))
     return frames
 
 
@@ -57,11 +56,3 @@ def without_camera(frame: Frame, *missing: int) -> Frame:
 
 def twin(tracker: Tracker) -> SlowPETRv2:
     return SlowPETRv2(tracker.config, tracker.state_dict(), tracker.img_backbone)
-
-
-def scene(frame: Frame) -> tuple:
-    """The only scene of a frame, as the slow tracker wants it."""
-    return (
-        *(frame.images[0], frame.image_from_model[0], frame.camera_valid[0]),
-        *(frame.global_from_model[0], int(frame.t_ns)),
-    )

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import torch
-from tiny_tracker import drive, make_frame, shake, tiny_config
+from tiny_tracker import drive, make_frame, shake, tiny_config, uneven
 
 from syncl_core.config import SynclConfig
 from syncl_core.model_config import StreamConfig
@@ -55,7 +55,4 @@ def stream_frame(frame: Frame) -> Frame:
 
 def stream_drive(count: int, start: int = 1) -> list[Frame]:
     """Frames of a car that moves and turns, 0.4 to 0.6 s apart."""
-    frames = [stream_frame(frame) for frame in drive(count, start)]
-    for i, frame in enumerate(frames):
-        frame.t_ns.add_((i * 7919 % 5 - 2) * 50_000_000)
-    return frames
+    return [stream_frame(frame) for frame in uneven(drive(count, start))]

@@ -107,6 +107,21 @@ def drive(count: int, start: int = 0, period_ns: int = 500_000_000) -> list[Fram
     return [make_frame(1000 + i, i * period_ns, pose(2.0 * i, 0.5 * i, 0.15 * i)) for i in steps]
 
 
+def uneven(frames: list[Frame]) -> list[Frame]:
+    """The same frames 0.4 to 0.6 s apart, as real key frames are."""
+    for i, frame in enumerate(frames):
+        frame.t_ns.add_((i * 7919 % 5 - 2) * 50_000_000)
+    return frames
+
+
+def scene(frame: Frame, row: int = 0) -> tuple:
+    """One scene of a frame, as the slow trackers want it."""
+    return (
+        *(frame.images[row], frame.image_from_model[row], frame.camera_valid[row]),
+        *(frame.global_from_model[row], int(frame.t_ns[row])),
+    )
+
+
 def stack(frames: list[Frame]) -> Frame:
     """Frames of several scenes as one batch."""
     return Frame(**{f.name: torch.cat([getattr(x, f.name) for x in frames]) for f in dataclasses.fields(Frame)})

@@ -1,5 +1,6 @@
 """The node's input side without a node: messages go straight into the callbacks."""
 
+import threading
 from collections import deque
 
 import small_drive
@@ -64,6 +65,58 @@ class Listener:
         self.said.append(text)
 
     error = warning
+
+
+class SimpleFilter:
+    """One camera's input of message_filters."""
+
+    def __init__(self):
+        self.calls = []
+
+    def registerCallback(self, call, *args):  # noqa: N802 (the package's name)
+        self.calls.append((call, args))
+
+    def signalMessage(self, *message):  # noqa: N802
+        for call, args in self.calls:
+            call(*message, *args)
+
+
+class Synchronizer(SimpleFilter):
+    """Sets with an image of every camera within the slop; as in the package, a callback runs under its lock."""
+
+    def __init__(self, filters, slop_s, every):
+        super().__init__()
+        self.count, self.slop_ns, self.every = len(filters), slop_s * 1e9, every
+        self.latest, self.complete, self.forwarded, self.lock = {}, 0, [], threading.Lock()
+        for number, source in enumerate(filters):
+            source.registerCallback(self.add, number)
+
+    def add(self, message, number):
+        assert self.lock.acquire(blocking=False), "locked for ever"
+        oldest_ns = messages.stamp_ns(message) - self.slop_ns
+        self.latest = {i: one for i, one in self.latest.items() if messages.stamp_ns(one) > oldest_ns}
+        self.latest[number] = message
+        if len(self.latest) == self.count:
+            chosen = [self.latest.pop(i) for i in range(self.count)]
+            if self.complete % self.every == 0:
+                self.forwarded.append(chosen)
+                self.signalMessage(*chosen)
+            self.complete += 1
+        self.lock.release()
+
+
+class MessageFilters:
+    """Stands for the package message_filters. Of the complete sets one in `every` goes on, the first included."""
+
+    SimpleFilter = SimpleFilter
+
+    def __init__(self, every=1):
+        self.every = every
+        self.synchronizers = []
+
+    def ApproximateTimeSynchronizer(self, filters, queue_size, slop):  # noqa: N802
+        self.synchronizers.append(Synchronizer(filters, slop, self.every))
+        return self.synchronizers[-1]
 
 
 class Rig:

@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(folder: Path, domain: int) -> dict[str, str]:
+    # A sourced ROS 2 is found through PYTHONPATH: what stands there already stays.
+    places = [str(ROOT), str(ROOT / "test" / "ros"), os.environ.get("PYTHONPATH", "")]
     extra = {
         "ROS_LOG_DIR": str(folder),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'test' / 'ros'}",
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
     }
     return {**ros_environment(domain_id=domain), **extra}
 

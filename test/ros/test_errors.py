@@ -13,6 +13,7 @@ from processes import RosProcess, environment
 # One process runs all cases: importing torch for each would take most of the time.
 SCRIPT = """
 import contextlib, importlib, io, json, os, sys
+sys.modules["message_filters"] = None  # as if it were not installed, for "no synchronizer"
 results, domain = [], os.environ["ROS_DOMAIN_ID"]
 for module, arguments in json.load(sys.stdin):
     os.environ["ROS_DOMAIN_ID"] = domain  # soak and bench_node set their own
@@ -39,7 +40,7 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
     car, car2 = folder / "car.yaml", folder / "car2.yaml"
     car.write_text("cameras: {cam_front: {frame: front}}")
     car2.write_text("threads: two")
-    return {
+    made = {
         "unknown parameter": ("node", parameters(checkpont="x"), "checkpont: unknown; did you mean checkpoint?"),
         "wrong type": ("node", parameters(seed="many"), "seed: expected int, got 'many'"),
         "out of range": ("node", parameters(score_threshold=1.5), "score_threshold: 1.5 is not within 0.0 to 1.0"),
@@ -87,6 +88,8 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
         "no rate": ("player", [str(folder), "--rate", "0"], "--rate 0"),
         "exists": ("recorder", ["-o", str(folder), "--all"], f"{folder}: exists already"),
     }
+    assert set(made) == set(NAMES)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +106,8 @@ def outcomes(cases, tmp_path_factory) -> dict[str, tuple[int, str]]:
 NAMES = (
     "unknown parameter,wrong type,out of range,wrong choice,no device,no config,bad config,no checkpoint,bad sync,"
     "one topic,no vehicle,bad vehicle,wrong vehicle value,unknown camera,unknown class,no synchronizer,"
-    "half a calibration,no calibration,no doctor vehicle,short soak,bad bench,no parameter file,no bag,not a bag,"
-    "no rate,exists"
+    "half a calibration,no calibration,no doctor vehicle,endless doctor,no such domain,bad topic,long name,short soak,"
+    "bad bench,no parameter file,no bag,not a bag,no rate,exists"
 ).split(",")
 
 

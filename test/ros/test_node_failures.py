@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import threading
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,11 +13,13 @@ import live_node
 import numpy as np
 import rclpy
 import torch
+from hand_fed import MessageFilters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from syncl_core.errors import DeviceError, InputError
+from syncl_core.io import messages
 from syncl_ros import approximate
 from syncl_ros.environment import prepare_environment
 from syncl_ros.node import TrackerNode
@@ -130,46 +131,13 @@ def test_a_network_that_cannot_be_loaded_leaves_the_node_unconfigured():
 
 
 def test_message_filters_in_front_of_the_intake(monkeypatch):
-    sets = []
-
-    def stamp_s(message) -> float:
-        return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-
-    class SimpleFilter:
-        def __init__(self):
-            self.call = None
-
-        def registerCallback(self, call):  # noqa: N802 (the package's name)
-            self.call = call
-
-        def signalMessage(self, message):  # noqa: N802
-            self.call(message)
-
-    class ApproximateTimeSynchronizer(SimpleFilter):
-        """Of the sets with an image of every camera within the slop it forwards every other one."""
-
-        def __init__(self, filters, queue_size, slop):
-            self.latest, self.complete = {}, 0
-            for i, source in enumerate(filters):
-                source.registerCallback(lambda message, i=i: self.add(i, message))
-            self.count, self.slop_s = len(filters), slop
-
-        def add(self, i, message):
-            self.latest = {k: m for k, m in self.latest.items() if stamp_s(message) - stamp_s(m) < self.slop_s}
-            self.latest[i] = message
-            if len(self.latest) == self.count:
-                chosen = [self.latest[k] for k in range(self.count)]
-                self.latest, self.complete = {}, self.complete + 1
-                if self.complete % 2:
-                    sets.append(chosen)
-                    self.call(*chosen)
-
-    package = SimpleNamespace(SimpleFilter=SimpleFilter, ApproximateTimeSynchronizer=ApproximateTimeSynchronizer)
+    package = MessageFilters(every=2)
     monkeypatch.setattr(approximate, "_message_filters", lambda: package)
     with running(fragile()[1], "sync.policy:=approximate_time", "sync.process_period:=0.2") as (_, watcher):
         watcher.wait_for_tracks(4)
         times = {objects.t_ns for objects in watcher.tracks}
-        forwarded = {m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for of_set in sets for m in of_set}
+        (synchronizer,) = package.synchronizers
+        forwarded = {messages.stamp_ns(image) for of_set in synchronizer.forwarded for image in of_set}
         assert times <= forwarded  # the intake forms sets again, of no other images
 
 

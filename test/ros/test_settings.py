@@ -1,5 +1,6 @@
 """Vehicle files, calibration files, QoS in words, optional packages, and the documentation's tables."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -235,8 +236,10 @@ def test_other_encodings_go_through_cv_bridge_where_it_is(monkeypatch):
     assert encodings.needs_bridge(message)
     assert not encodings.needs_bridge(conversions.make(messages.IMAGE, encoding="bgr8"))
     assert not encodings.needs_bridge(conversions.make(messages.COMPRESSED_IMAGE, format="jpeg"))
-    with pytest.raises(InputError, match="bayer_rggb8.*needs the ROS package cv_bridge"):
-        encodings.bridged(message)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "cv_bridge", None)
+        with pytest.raises(InputError, match="bayer_rggb8.*needs the ROS package cv_bridge"):
+            encodings.bridged(message)
 
     class CvBridgeError(TypeError):
         pass

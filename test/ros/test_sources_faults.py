@@ -1,15 +1,12 @@
 """Poses in every way a vehicle tells them, and messages that nobody should send: what the callbacks make of them."""
 
-import threading
-from types import SimpleNamespace
-
 import pytest
 
 pytest.importorskip("rclpy")
 
 import numpy as np
 import small_drive
-from hand_fed import T_NS, TOPICS, Rig
+from hand_fed import T_NS, TOPICS, MessageFilters, Rig
 
 from syncl_core import geometry
 from syncl_core.classes import CAMERAS
@@ -108,35 +105,7 @@ def test_two_cameras_on_one_topic_are_an_error():
 
 def test_an_image_of_message_filters_that_is_unusable_is_its_own_cameras(monkeypatch):
     """And whatever goes wrong with it happens outside of the package's lock."""
-    locks = []
-
-    class SimpleFilter:
-        def __init__(self):
-            self.calls = []
-
-        def registerCallback(self, call, *args):  # noqa: N802 (the package's name)
-            self.calls.append((call, args))
-
-        def signalMessage(self, *message):  # noqa: N802
-            for call, args in self.calls:
-                call(*message, *args)
-
-    class ApproximateTimeSynchronizer(SimpleFilter):
-        def __init__(self, filters, queue_size, slop):
-            super().__init__()
-            self.latest, self.count, self.lock = {}, len(filters), threading.Lock()
-            locks.append(self.lock)
-            for number, source in enumerate(filters):
-                source.registerCallback(self.add, number)
-
-        def add(self, message, number):
-            assert self.lock.acquire(blocking=False), "locked for ever"
-            self.latest[number] = message
-            if len(self.latest) == self.count:
-                self.signalMessage(*(self.latest.pop(i) for i in range(self.count)))
-            self.lock.release()
-
-    package = SimpleNamespace(SimpleFilter=SimpleFilter, ApproximateTimeSynchronizer=ApproximateTimeSynchronizer)
+    package = MessageFilters()
     monkeypatch.setattr(approximate, "_message_filters", lambda: package)
     rig = Rig(sync_policy="approximate_time")
 
@@ -148,7 +117,7 @@ def test_an_image_of_message_filters_that_is_unusable_is_its_own_cameras(monkeyp
         for camera in CAMERAS:
             hear(camera, T_NS + n * 500_000_000, "webp" if camera == "CAM_FRONT" and n == 0 else "jpeg")
     refused = [camera for camera, seen in rig.sources.cameras.items() if seen.refused]
-    assert refused == ["CAM_FRONT"] and not any(lock.locked() for lock in locks)
+    assert refused == ["CAM_FRONT"] and not package.synchronizers[0].lock.locked()
     assert len(rig.intake._assembler._streams["CAM_FRONT"].images) == 1  # the second one came through
     hear("CAM_BACK", T_NS - 10**9)  # time went back: nothing of before may stay in its queues
-    assert len(locks) == 2
+    assert len(package.synchronizers) == 2

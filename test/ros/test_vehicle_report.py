@@ -9,7 +9,7 @@ pytest.importorskip("rclpy")
 
 from syncl_core.config import SynclConfig
 from syncl_core.types import CameraModel
-from syncl_ros.vehicle_report import CameraHeard, Heard, examine
+from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
 
 CONFIG = SynclConfig()
 CAMERAS = CONFIG.rig.cameras
@@ -33,9 +33,13 @@ def healthy() -> Heard:
     return heard
 
 
-def complaints(heard: Heard, **offsets_s: float) -> list[str]:
+def findings(heard: Heard, **offsets_s: float) -> list[Finding]:
     offsets = {camera: offsets_s.get(camera, 0.0) for camera in CAMERAS}
-    return [f.text for f in examine(heard, CONFIG, offsets, "odom", "base_link") if f.bad]
+    return examine(heard, CONFIG, offsets, "odom", "base_link")
+
+
+def complaints(heard: Heard, **offsets_s: float) -> list[str]:
+    return [finding.text for finding in findings(heard, **offsets_s) if finding.bad]
 
 
 def test_a_healthy_vehicle_needs_no_change():
@@ -91,18 +95,40 @@ def test_calibrations_that_no_image_fits_are_named():
     assert said[1].startswith("CAM_BACK: calibration: CameraModel(")
 
 
-@pytest.mark.parametrize(("off_s", "word"), [(0.12, "older"), (-0.12, "newer")])
-def test_a_clock_that_is_off_by_a_whole_period_shows_in_the_age_of_images(off_s, word):
-    """The phases of a camera at 12 Hz are the same again after 83 ms."""
+def clocks(heard: Heard, **offsets_s: float) -> list[Finding]:
+    return [finding for finding in findings(heard, **offsets_s) if "than those of" in finding.text]
+
+
+@pytest.mark.parametrize(("sign", "word", "slow"), [(1, "older", "it is"), (-1, "newer", "the other cameras are")])
+def test_a_clock_that_is_off_by_a_whole_period_shows_in_the_age_of_images(sign, word, slow):
+    """The phases of a camera at 12 Hz are the same again after 83 ms. Below sync.timeout its images are used."""
     heard = healthy()
-    heard.cameras["CAM_BACK"].age_s = [0.05 + off_s] * 60
-    (text,) = complaints(heard)
-    assert text.startswith(f"CAM_BACK: when they come its images are 120 ms {word} than the other cameras'")
-    assert f"cameras.cam_back.stamp_offset: {off_s:.3f} " in text
-    heard.cameras["CAM_BACK"].age_s = [0.05 + off_s / 2] * 60
-    assert complaints(heard) == []
-    (text,) = complaints(heard, CAM_BACK=-off_s)
-    assert f"180 ms {word}" in text and f"cameras.cam_back.stamp_offset: {off_s / 2:.3f} " in text
+    for off_ms, bad in ((180, True), (120, False)):
+        heard.cameras["CAM_BACK"].age_s = [0.05 + sign * off_ms / 1000] * 60
+        (found,) = clocks(heard)
+        said = f"CAM_BACK: when they come its images are {off_ms} ms {word} than those of the other cameras: "
+        assert found.text.startswith(said) and found.bad == bad
+        assert f"cameras.cam_back.stamp_offset: {sign * off_ms / 1000:.3f} if its clock is off" in found.text
+        assert found.text.endswith(f"if {slow} only slow, keep sync.timeout above that (0.15 s)")
+    heard.cameras["CAM_BACK"].age_s = [0.05 + sign * 0.06] * 60
+    assert clocks(heard) == []
+    (found,) = clocks(heard, CAM_BACK=-sign * 0.12)
+    assert f"180 ms {word}" in found.text and f"stamp_offset: {sign * 0.06:.3f} " in found.text
+
+
+@pytest.mark.parametrize("late", ["CAM_FRONT", "CAM_BACK"])
+def test_two_cameras_that_disagree_get_one_line(late):
+    heard = healthy()
+    heard.cameras = {camera: heard.cameras[camera] for camera in ("CAM_FRONT", "CAM_BACK")}
+    heard.cameras[late].age_s = [0.25] * 60
+    (found,) = clocks(heard)
+    (other,) = heard.cameras.keys() - {late}
+    assert found.bad and found.text.startswith(
+        f"{late}: when they come its images are 200 ms older than those of {other}"
+    )
+    assert "stamp_offset: 0.200 if their clocks differ; if it is only slow, keep sync.timeout above that" in found.text
+    heard.cameras[late].age_s = [4.0] * 60  # another line says so
+    assert clocks(heard) == []
 
 
 def test_poses_that_are_missing_rare_or_not_connected_are_named():

@@ -49,7 +49,7 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
         for task in (*first, *tasks):
             task.check()
         save_study(folder, study)
-        with _progress(folder, [*first, *tasks], training) as look:
+        with _progress([*first, *tasks], training) as look:
             if broken := conduct([task for task in first if not task.finished], 1, _devices(device, 1), look):
                 raise InputError(f"the detector to start from: {next(iter(broken.values()))}")
             conduct([task for task in tasks if not task.finished], jobs, _devices(device, jobs), look)
@@ -139,7 +139,7 @@ def _devices(device: str, jobs: int) -> Callable[[int], str]:
 
 
 @contextlib.contextmanager
-def _progress(folder: Path, tasks: Sequence[TrainTask], training: Place) -> Iterator[Callable[[Sequence[Task]], None]]:
+def _progress(tasks: Sequence[TrainTask], training: Place) -> Iterator[Callable[[Sequence[Task]], None]]:
     """A bar over the iterations of all runs, and without a terminal a line for every run that ended."""
     lengths = {task.name: _iterations(task, training) for task in tasks}
     total = sum(lengths.values())
