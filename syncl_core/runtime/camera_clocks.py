@@ -55,22 +55,22 @@ def is_outvoted(
     others = peers(streams, camera)
     there = sum(s.newest_ns - s.phase_ns >= time_ns for s in others)
     behind = sum(
-        s.newest_ns - s.phase_ns < time_ns and s.arrivals > image.arrivals and _ahead_ns(image, s) > timeout_ns
+        s.newest_ns - s.phase_ns < time_ns and s.arrivals > image.arrivals and ahead_ns(image, s) > timeout_ns
         for s in others
     )
     return behind > 1 + there
 
 
-def _ahead_ns(image: StampedImage, other: CameraStream) -> int:
+def ahead_ns(image: StampedImage, other: CameraStream) -> int:
     """Of the other camera's newest image, less the time between their arrivals. Without a clock that is nothing."""
     return image.stamp_ns - other.newest_ns - image.arrived_ns + other.arrived_ns
 
 
 def how_far_ahead(streams: Mapping[str, CameraStream], camera: str, image: StampedImage) -> str:
     """In words, and what to do."""
-    ahead_ns = statistics.median_low(_ahead_ns(image, other) for other in peers(streams, camera))
+    usual_ns = statistics.median_low(ahead_ns(image, other) for other in peers(streams, camera))
     advice = "its clock is ahead (the doctor measures it), or all others come late (sync.timeout)"
-    return f"{ahead_ns * 1e-9:.2f} s ahead of the other cameras: {advice}"
+    return f"{usual_ns * 1e-9:.2f} s ahead of the other cameras: {advice}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,8 +7,8 @@ settled: when no later image of it can be nearer. So as long as nothing is late 
 the stamps alone, not on how the transport interleaved the cameras: a node and an offline run see the same sets.
 
 Two limits end the wait for a silent camera. On the clock: `timeout` after the first image of the set, or after the
-second one if the first came long before all others; where that is alone at its time, at the earliest a second after two
-others have sent (`set_opening`). By stamps: two cameras are `MAX_LAG_NS` ahead of the set, or one has sent for so long
+second one if the first came long before all others; where that is alone at its time, not before two others have
+stopped sending (`set_opening`). By stamps: two cameras are `MAX_LAG_NS` ahead of the set, or one has sent for so long
 since it opened, which also bounds memory. What is there by then is used; an image of another sweep is never put in its
 place. A set with fewer than `min_cameras` is a named non-result, and the next sweep is tried. A phase that keeps a
 camera out of three sets in a row, although it fires close to the anchor, is forgotten: a camera that was restarted may

@@ -44,10 +44,19 @@ def next_opening(
 def _alone_until_ns(
     streams: Mapping[str, CameraStream], camera: str, image: StampedImage, timeout_ns: int, _max_spread_ns: int
 ) -> int:
-    """While two others send, one camera alone does not close a set: they come to its time, or its clock is ahead."""
-    deadline_ns = image.arrived_ns + timeout_ns
-    latest_ns = sorted(stream.arrived_ns for stream in camera_clocks.peers(streams, camera))
-    return max(deadline_ns, latest_ns[-2] + _ALIVE_NS) if len(latest_ns) > 1 else deadline_ns
+    """While two others send, one camera alone does not close a set: they come to its time, or its clock is ahead.
+
+    If the clock is in line with one of theirs, they have stopped when two of their images are missing.
+    """
+    others, deadline_ns = camera_clocks.peers(streams, camera), image.arrived_ns + timeout_ns
+    if len(others) < 2:
+        return deadline_ns
+    in_line = any(camera_clocks.ahead_ns(image, other) <= timeout_ns for other in others)
+    return max(deadline_ns, sorted(other.arrived_ns + _patience_ns(other, in_line) for other in others)[-2])
+
+
+def _patience_ns(stream: CameraStream, in_line: bool) -> int:
+    return min(2 * (stream.period_ns or _ALIVE_NS), _ALIVE_NS) if in_line else _ALIVE_NS
 
 
 def _open_until_ns(

@@ -113,6 +113,15 @@ def test_in_a_recording_the_last_camera_is_in_time_whoever_died_before_it(longer
     assert most <= 5 * rate + 6 and len(sets) >= (112 if min_cameras == 1 else 20)
 
 
+@pytest.mark.parametrize("period", [0.0, 0.5])
+def test_the_last_camera_is_not_held_up_where_its_clock_is_in_line(period):
+    """When two images of the others are missing they have stopped: their clocks never contradicted its own."""
+    config = SyncConfig(min_cameras=1, process_period=period)
+    sets, _ = drive(config, silent=lambda camera, t_ms: camera != "D" and t_ms > 2050, seconds=6)
+    late_ms = [now_ms - (max(filter(None, s.stamps_ns)) - START_NS) / MS for now_ms, s in sets[:-1]]
+    assert max(late_ms) < 300
+
+
 def test_a_camera_that_sent_once_does_not_hold_up_the_other_of_two():
     assembler = SetAssembler(SyncConfig(min_cameras=1), ("A", "B"), lambda: 0)
     assembler.add("B", START_NS - 20 * MS, None)
