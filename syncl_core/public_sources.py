@@ -123,9 +123,9 @@ RESNET = PublicSource(
     drops=(r"fc\.(weight|bias)$",),
     may_lack=_NOT_BACKBONE,
 )
-STAGE_TWO = dataclasses.replace(PF_TRACK, marker=rf"{_STAGE_TWO[0]}\.", may_lack=())  # whatever its detector
+PF_TRACK_STAGE_TWO = dataclasses.replace(PF_TRACK, marker=rf"{_STAGE_TWO[0]}\.", may_lack=())  # whatever its detector
 # In this order: the marker of a later one may also occur in the files of an earlier one.
-SOURCES = (MUTR3D, STREAM_PETR, STAGE_TWO, PETRV2, PETR, PF_TRACK, DD3D, FCOS3D, REMAPPED_BACKBONE, RESNET)
+SOURCES = (MUTR3D, STREAM_PETR, PF_TRACK_STAGE_TWO, PETRV2, PETR, PF_TRACK, DD3D, FCOS3D, REMAPPED_BACKBONE, RESNET)
 
 
 def recognise(names: Iterable[str]) -> PublicSource:

@@ -33,7 +33,7 @@ class TrainConfig:
     freeze_backbone: bool = False  # the image backbone stays as it starts
     freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk
     batch_norm: str = "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
-    spread_start: bool = False  # untrained queries differ, untrained boxes lie at them: for short trainings
+    spread_start: bool = False  # untrained queries differ, or carry on from a detector (training/start.py)
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 
     dense_weight: float = 0.0  # of a loss on what each cell of the feature maps says about the object it shows

@@ -6,7 +6,6 @@ first shorter gap they lie beside the key frames, and stay there.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -101,12 +100,11 @@ def _own_sets(object_sets: Sequence[ObjectSet], samples: Sequence[tuple[str, int
 
 
 def _moved(near: ObjectSet, far: ObjectSet | None, t_ns: int) -> ObjectSet:
-    centers = near.centers.copy()
-    centers[:, :2] += np.nan_to_num(near.velocities) * (t_ns - near.t_ns) * 1e-9
+    moved = near.moved(t_ns)
     if far is not None and far.t_ns != near.t_ns:  # time may have gone back to the very same stamp
         share = (t_ns - near.t_ns) / (far.t_ns - near.t_ns)
         there = dict(zip(far.ids, far.centers, strict=True))
         for row, name in enumerate(near.ids):
             if name in there:
-                centers[row] = near.centers[row] + share * (there[name] - near.centers[row])
-    return replace(near, t_ns=t_ns, centers=centers)
+                moved.centers[row] = near.centers[row] + share * (there[name] - near.centers[row])
+    return moved

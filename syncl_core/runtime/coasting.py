@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from syncl_core.types import ObjectSet
 
 END_SCORE = 0.5
@@ -18,12 +16,8 @@ def coasted(objects: ObjectSet, t_ns: int, coast_max_s: float) -> ObjectSet | No
     seconds = (t_ns - objects.t_ns) * 1e-9
     if not 0 < seconds <= coast_max_s:
         return None
-    centers = objects.centers.copy()
-    centers[:, :2] += np.nan_to_num(objects.velocities) * seconds
     return replace(
-        objects,
-        t_ns=t_ns,
-        centers=centers,
+        objects.moved(t_ns),
         scores=objects.scores * (1 - (1 - END_SCORE) * seconds / coast_max_s),
         states=("coasting",) * len(objects),
     )

@@ -28,7 +28,7 @@ from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from syncl_core.training.progress import Progress
 from syncl_core.training.shares import clip_gradients, load_whole, load_whole_optimizer, whole, whole_tracker
-from syncl_core.training.start import DECODER, carry_on, spread
+from syncl_core.training.start import carry_on, spread
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
 
@@ -81,9 +81,8 @@ def train(
         loaded, lines = start_from(start, tracker)
         if workers.leads:
             print(*lines, sep="\n", end="\n" if lines else "")
-        contents = {"query_feat_embedding.weight"}.intersection(tracker.state_dict())
-        if config.train.spread_start and contents - loaded and any(n.startswith(DECODER) for n in loaded):
-            carry_on(tracker)
+        if config.train.spread_start:
+            carry_on(tracker, loaded)
         if tracker is not run.model.tracker:
             load_whole(run.model.tracker, tracker.state_dict())
     run = with_kept_maps(run, source, encoded or folder, len(dataset))

@@ -1,6 +1,7 @@
 """Where an untrained network begins, if not as published."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -9,7 +10,6 @@ from syncl_core.models.box_code import encode_boxes
 from syncl_core.models.stream_head import StreamPETRHead
 from syncl_core.tracking.base import Tracker
 
-DECODER = "pts_bbox_head.transformer."  # how the names of its weights begin
 _CAR = (4.6, 1.9, 1.7)  # metres: length, width, height
 _POSITION_GAIN = 8.0  # against the bias that all positions share, which the norm behind them would keep
 _ATTENTION_GAIN = 2.0  # of queries, keys and values
@@ -48,15 +48,22 @@ def spread(tracker: Tracker) -> None:
 
 
 @torch.no_grad()
-def carry_on(tracker: Tracker) -> None:
-    """A PF-Track whose decoder is that of a trained PETR goes on as the detector did, tracks or not, in both decoders.
+def carry_on(tracker: Tracker, loaded: Collection[str]) -> None:
+    """A PF-Track that got a trained PETR's decoder goes on as the detector did, tracks or not, in both decoders.
+
+    `loaded`: names of the tensors that have weights already. Changes nothing if the queries' contents are among them,
+    or the decoder is not.
 
     A PETR detector's queries have no content. The first self-attention then adds little, and its norm makes of that the
     constant which the detector lives on. As published the contents begin with none, too: that constant is gone as soon
     as there are tracks to look at, and SynCL's parallel decoder, which skips attention and norm, never has it. Here the
     contents begin as what the norm makes of them, and the first self-attention adds nothing until it has learned to.
     """
-    contents, first = tracker.query_feat_embedding.weight, tracker.pts_bbox_head.transformer["decoder"].layers[0]
+    embedding = getattr(tracker, "query_feat_embedding", None)
+    decodes = any(name.startswith("pts_bbox_head.transformer.") for name in loaded)
+    if embedding is None or "query_feat_embedding.weight" in loaded or not decodes:
+        return
+    contents, first = embedding.weight, tracker.pts_bbox_head.transformer["decoder"].layers[0]
     attention, position = first.attentions[0]["attn"], tracker.embed_reference(tracker.reference_points.weight[None])
     nothing, training = torch.zeros_like(position), attention.training
     attention.eval()  # dropout would differ between processes, which must begin alike

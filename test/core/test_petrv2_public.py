@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from law_helpers import assert_same_tracks
-from public_files import CONFIGS, numbered, petr_file, public_shapes, published_tracker
+from public_files import CONFIGS, numbered, petr_file, pftrack_file, public_shapes, published_tracker
 from tiny_petrv2 import petrv2_config, tiny_petrv2
 from tiny_tracker import make_frame
 
@@ -50,6 +50,15 @@ def test_names_and_shapes_are_those_of_the_checkpoint():
     assert {name: tuple(value.shape) for name, value in tracker.state_dict().items()} == expected
     petr = sum(p.numel() for p in published_tracker("petr_vov_320x800_900queries").parameters())
     assert sum(p.numel() for p in tracker.parameters()) == petr + 5 * _class_head() + _box_and_gate() == 85_116_740
+
+
+def test_pf_tracks_own_files_on_petrv2_have_its_class_order():
+    """They hold PETRv2's gate, too; it is PF-Track's reasoning that tells whose they are."""
+    tracker = tiny_petrv2(4)
+    converted = convert(pftrack_file(tracker), tracker.config)
+    assert converted.source.name == "PF-Track" and converted.dropped == ("criterion.code_weights",)
+    weights = tracker.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in converted.tensors.items())
 
 
 def _class_head() -> int:

@@ -247,9 +247,9 @@ def test_a_tracker_carries_on_as_its_detector(tmp_path):
     frames = [make_frame(ToySource().frame_set("toy-0", i), config.image) for i in range(2)]
     tracker, close = build_tracker(config, seed=4), []
     for carried in (False, True):
-        start_from(tmp_path / "detector.safetensors", tracker)
+        loaded, _ = start_from(tmp_path / "detector.safetensors", tracker)
         if carried:
-            carry_on(tracker.train())  # as a training has it: dropout must not count
+            carry_on(tracker.train(), loaded)  # as a training has it: dropout must not count
         tracker.eval()
         with torch.inference_mode():
             expected = detector.observe(detector.init_state(), frames[1]).head.box[-1]
@@ -258,6 +258,10 @@ def test_a_tracker_carries_on_as_its_detector(tmp_path):
             seen = tracker.observe(state, frames[1], parallel=True)
         close += [(part.box[-1, :, :16] - expected).abs().max() < 1e-3 for part in (seen.head, seen.parallel)]
     assert seen.valid[0, 16:].any() and close == [False, False, True, True]
+    before = {name: value.clone() for name, value in tracker.state_dict().items()}
+    for known in (before, {name for name in before if not name.startswith("pts_bbox_head.transformer.")}, ()):
+        carry_on(tracker, known)
+        assert all(torch.equal(value, before[name]) for name, value in tracker.state_dict().items())
 
 
 def test_a_spread_start_tells_stream_petrs_queries_apart():

@@ -7,9 +7,9 @@ import torch
 
 from syncl_core.config import SynclConfig
 from syncl_core.models.box_code import CODE_SIZE
-from syncl_core.models.position import relative_transform
 from syncl_core.models.stream_memory import Entries, advance, empty_entries, where
 from syncl_core.tensors import Frame, device_value
+from syncl_core.tracking.mutr3d.motion import new_from_old
 
 
 @device_value
@@ -74,17 +74,12 @@ def propagate(state: StreamState, frame: Frame) -> StreamState:
     Entries keep their centres at rest in the world, as released: the network knows velocity and time. A track's box
     stays as it was; `commit_rows` replaces it, whatever becomes of the track.
     """
-    started = state.t_ns >= 0
-    passed_ns = torch.where(started, frame.t_ns - state.t_ns, 0)
-    new_from_old = torch.where(
-        started[:, None, None],
-        relative_transform(frame.global_from_model, state.global_from_model),
-        torch.eye(4, dtype=torch.float64, device=started.device),
-    )
-    slots = dataclasses.replace(state.slots, entry=advance(state.slots.entry, new_from_old, passed_ns))
+    passed_ns = torch.where(state.t_ns >= 0, frame.t_ns - state.t_ns, 0)
+    transform = new_from_old(state.global_from_model, frame.global_from_model, state.t_ns)
+    slots = dataclasses.replace(state.slots, entry=advance(state.slots.entry, transform, passed_ns))
     return dataclasses.replace(
         state,
-        queue=advance(state.queue, new_from_old, passed_ns),
+        queue=advance(state.queue, transform, passed_ns),
         slots=clear_free(slots),
         global_from_model=frame.global_from_model,
         t_ns=frame.t_ns,
