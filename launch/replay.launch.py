@@ -12,15 +12,17 @@ from pathlib import Path
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from launch import LaunchContext, LaunchDescription
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
+    Shutdown,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -84,7 +86,8 @@ def _player(context: LaunchContext) -> list:
     if value("player") == "project" or (value("player") == "auto" and not _has_rosbag2()):
         # It waits for ~/ready by itself.
         arguments = [value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ, "--wait-for", "/tracker/ready", *loop]
-        return [Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")]
+        play = Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")
+        return [play, _at_the_end_of(play)]
     play = ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ),
@@ -97,8 +100,19 @@ def _player(context: LaunchContext) -> list:
     return [
         # The only lifecycle node here is the tracker.
         RegisterEventHandler(OnStateTransition(goal_state="active", handle_once=True, entities=[play])),
-        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[finished])),
+        _at_the_end_of(play, finished),
     ]
+
+
+def _at_the_end_of(play: Action, *actions: Action) -> RegisterEventHandler:
+    """What follows a bag that was played; where it could not be, nothing is left to wait for."""
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if event.returncode == 0:
+            return list(actions)
+        return [] if context.is_shutdown else [Shutdown(reason="the bag was not played to its end")]
+
+    return RegisterEventHandler(OnProcessExit(target_action=play, on_exit=on_exit))
 
 
 def _lossless(bag: str) -> list[str]:

@@ -5,9 +5,9 @@ One vehicle file says where its cameras, frames and times are (config/vehicles/t
 
 import os
 
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
@@ -32,7 +32,7 @@ OTHER_ARGUMENTS = {
     "params_file": ("", "parameters of the node (config/tracker.yaml lists all): only what you change"),
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("false", "take the time from /clock"),
-    "log_level": ("info", "debug, info, warn or error"),
+    "log_level": ("info", "of the node: debug, info, warn or error"),
     "rviz": ("false", "open RViz as well"),
 }
 
@@ -65,7 +65,7 @@ def middleware_environment() -> list[SetEnvironmentVariable]:
     return [SetEnvironmentVariable(name, value) for name, value in values.items()]
 
 
-def nodes(context: LaunchContext) -> list[Node]:
+def nodes(context: LaunchContext) -> list[Action]:
     """The tracker, and RViz if it is wanted."""
     values = {name: LaunchConfiguration(name).perform(context) for name in (*NODE_ARGUMENTS, *OTHER_ARGUMENTS)}
     vehicle = load_vehicle(values["vehicle"]) if values["vehicle"] else None
@@ -76,6 +76,7 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleNode:
     """The node, with the arguments that were given."""
+    logger = ".".join([*filter(None, values["namespace"].split("/")), "tracker"])  # without it: the middleware's, too
     given = {name: values[name] for name in NODE_ARGUMENTS if values[name]}
     if "autostart" in given:
         given["autostart"] = _true(given["autostart"])
@@ -87,13 +88,17 @@ def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleN
         namespace=values["namespace"],
         parameters=[*file, {**given, "use_sim_time": _true(values["use_sim_time"])}],
         remappings=remaps,
-        ros_arguments=["--log-level", values["log_level"]],
+        ros_arguments=["--log-level", f"{logger}:={values['log_level']}"],
         output="screen",
     )
 
 
-def rviz(values: dict[str, str], remaps: list[tuple[str, str]], fixed_frame: str) -> Node:
-    """It shows /tracker/...: where the tracker has a namespace, what it publishes there."""
+def rviz(values: dict[str, str], remaps: list[tuple[str, str]], fixed_frame: str) -> Action:
+    """It shows /tracker/...: where the tracker has a namespace, what it publishes there. Not needed for tracking."""
+    try:
+        get_package_share_directory("rviz2")
+    except PackageNotFoundError:
+        return LogInfo(msg="rviz2 is not installed, so nothing is shown: apt install ros-$ROS_DISTRO-rviz2")
     if namespace := values["namespace"].strip("/"):
         remaps = [*remaps, *((f"/tracker/{topic}", f"/{namespace}/tracker/{topic}") for topic in RVIZ_TOPICS)]
     return Node(

@@ -63,7 +63,7 @@ class Ears(Node):
             self.create_subscription(CameraInfo, plan.info_topic, lambda m: self._info(camera, m), qos)
 
     def ask_the_graph(self) -> None:
-        """Why silent cameras are silent, and where the vehicle's pose may be."""
+        """Why silent cameras are silent, where the vehicle's pose may be, whether there is a clock nobody asked for."""
         for camera, heard in self.heard.cameras.items():
             if not heard.stamps_ns:
                 plan, asked = self._plans[camera], image_qos(self.params)
@@ -73,6 +73,8 @@ class Ears(Node):
                 parameter = f"image_topic or cameras.{frame_of(camera)}.image_topic"
                 heard.silence = why_silent(topic, kind, asked, publishers, parameter)
         self.heard.no_pose = explain_missing_pose(self, self.params)
+        sim_time = self.get_parameter("use_sim_time").value
+        self.heard.unused_clock = not sim_time and self.count_publishers("/clock") > 0
 
     def _image(self, camera: str, message) -> None:
         heard, t_ns = self.heard.cameras[camera], messages.stamp_ns(message)

@@ -67,6 +67,7 @@ def run(
         return 130
     finally:
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ros2 launch repeats it, and Python's own end takes a while
     return 0
 
 

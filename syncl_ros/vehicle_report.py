@@ -39,6 +39,7 @@ class Heard:
     moving_ns: dict[str, list[int]] = field(default_factory=dict)  # stamps of every frame that moves against its parent
     tree: TransformTree = field(default_factory=TransformTree)
     no_pose: str = ""  # why no pose of the vehicle came
+    unused_clock: bool = False  # somebody publishes /clock, and use_sim_time is off
     problems: set[str] = field(default_factory=set)
 
     def pose_ns(self, fixed_frame: str, base_frame: str) -> list[int] | None:
@@ -66,7 +67,7 @@ def examine(
     anchor = config.sync.anchor or config.rig.cameras[0]
     pose_ns = heard.pose_ns(fixed_frame, base_frame)
     report = stream_report({**shifted, POSE: pose_ns or []}, anchor, config.sync.max_spread)
-    findings = [f for c, h in heard.cameras.items() for f in _camera(c, h, report.streams[c])]
+    findings = [f for c, h in heard.cameras.items() for f in _camera(c, h, report.streams[c])] + _ages(heard)
     phases = [s.phase_s for name, s in report.streams.items() if name != POSE and s.phase_s is not None]
     if len(phases) > 1:
         findings.append(Finding(False, f"cameras fire within {1e3 * (max(phases) - min(phases)):.0f} ms"))
@@ -96,13 +97,20 @@ def _camera(camera: str, heard: CameraHeard, stream: StreamStatistics) -> list[F
     if stream.duplicates or stream.out_of_order:
         text = f"{stream.duplicates} stamps twice, {stream.out_of_order} out of order: two publishers?"
         findings.append(Finding(True, f"{camera}: {text}"))
-    age_s = float(np.median(heard.age_s))
-    if abs(age_s) > OLD_SECONDS:
-        text = f"images are {age_s:.1f} s old when they come: another clock? (use_sim_time, time synchronisation)"
-        findings.append(Finding(True, f"{camera}: {text}"))
     calibration = heard.model_problem or (heard.model and calibrations.unusable(heard.model))
     problems = filter(None, (heard.problem, calibration and f"calibration: {calibration}", _other_size(heard)))
     return findings + [Finding(True, f"{camera}: {problem}") for problem in problems]
+
+
+def _ages(heard: Heard) -> list[Finding]:
+    """Cameras whose stamps are of another clock than the tracker's."""
+    ages_s = {c: float(np.median(h.age_s)) for c, h in heard.cameras.items() if h.age_s}
+    old = {camera: age_s for camera, age_s in ages_s.items() if abs(age_s) > OLD_SECONDS}
+    if old and heard.unused_clock:
+        text = "/clock is published (a replay, a simulation) and use_sim_time is off: --ros-args -p use_sim_time:=true"
+        return [Finding(True, f"{text}, for the tracker as for the doctor")]
+    text = "s old when they come: another clock? (use_sim_time, time synchronisation)"
+    return [Finding(True, f"{camera}: images are {age_s:.1f} {text}") for camera, age_s in old.items()]
 
 
 def _other_size(heard: CameraHeard) -> str:

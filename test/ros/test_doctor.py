@@ -13,6 +13,7 @@ import small_drive
 from hand_fed import T_NS, TOPICS
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo
 from test_settings import calibration_file
 from test_sources import raw_message
@@ -93,3 +94,14 @@ def test_a_calibration_that_was_published_once_is_heard(domain):
         assert doctor.heard.cameras[CAMERA].model is not None
         executor.shutdown()
         driver.destroy_node()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_clock_that_nobody_asked_for_is_noticed(domain, told):
+    with ears(domain, f"use_sim_time:={str(told).lower()}") as doctor:
+        publisher = doctor.create_publisher(Clock, "/clock", 1)
+        give_up = time.monotonic() + 10
+        while not doctor.count_publishers("/clock") and time.monotonic() < give_up:
+            time.sleep(0.01)
+        doctor.ask_the_graph()
+        assert publisher and doctor.heard.unused_clock is not told

@@ -35,6 +35,17 @@ def test_while_a_program_still_imports_it_ends_in_silence(module, tmp_path, doma
     assert "Traceback" not in said
 
 
+def test_an_interrupt_that_comes_again_does_not_spoil_a_clean_end(tmp_path, domain):
+    """The terminal sends one to every process, and ros2 launch passes its own on."""
+    with RosProcess("node", env=environment(tmp_path, domain), folder=tmp_path) as tracker:
+        tracker.wait_for_output("ready")
+        give_up = time.monotonic() + 30
+        while tracker.process.poll() is None and time.monotonic() < give_up:
+            tracker.interrupt()
+            time.sleep(0.002)
+        assert tracker.wait() == 0, tracker.output()
+
+
 def test_an_interrupted_recording_leaves_a_bag_only_if_a_part_is_wanted(drive, tmp_path, domain):
     env = environment(tmp_path, domain)
     folders = {name: tmp_path / name for name in ("part", "whole", "empty")}

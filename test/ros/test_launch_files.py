@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import sys
 import types
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -102,14 +103,20 @@ class Configuration(Recorded):
         return context[self.args[0]]
 
 
+Exit = namedtuple("Exit", "returncode")
+Context = namedtuple("Context", "is_shutdown")
+
+
 @pytest.fixture
 def launch_file(monkeypatch):
     """A function that imports a launch file on stand-ins with the public names of launch and launch_ros."""
     names = {
-        "launch": "LaunchContext LaunchDescription",
-        "launch.actions": "DeclareLaunchArgument ExecuteProcess IncludeLaunchDescription OpaqueFunction "
-        "RegisterEventHandler SetEnvironmentVariable",
+        "launch": "Action LaunchContext LaunchDescription",
+        "launch.actions": "DeclareLaunchArgument ExecuteProcess IncludeLaunchDescription LogInfo OpaqueFunction "
+        "RegisterEventHandler SetEnvironmentVariable Shutdown",
         "launch.event_handlers": "OnProcessExit",
+        "launch.events": "",
+        "launch.events.process": "ProcessExited",
         "launch.launch_description_sources": "PythonLaunchDescriptionSource",
         "launch_ros": "",
         "launch_ros.actions": "LifecycleNode Node",
@@ -155,6 +162,10 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
     (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml"))
     assert node.kwargs["parameters"] == ["/mine.yaml", {"use_sim_time": False}] and node.kwargs["remappings"] == []
+    assert node.kwargs["ros_arguments"] == ["--log-level", "tracker:=info"]
+    for namespace in ("/left/rig", "left/rig/"):
+        (node,) = module.nodes(arguments_of(module, namespace=namespace, log_level="debug"))
+        assert node.kwargs["ros_arguments"] == ["--log-level", "left.rig.tracker:=debug"]
 
 
 def test_rviz_follows_the_vehicle_and_the_namespace(launch_file, tmp_path):
@@ -172,6 +183,17 @@ def test_rviz_follows_the_vehicle_and_the_namespace(launch_file, tmp_path):
     shown = yaml.safe_load((ROOT / "config" / "tracks.rviz").read_text())["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in shown if "Topic" in display}
     assert {topic for topic in topics if topic.startswith("/tracker/")} == remaps.keys() - {"/tf"}
+
+
+def test_tracking_goes_on_where_rviz_is_not_installed(launch_file, monkeypatch):
+    module = launch_file("tracker")
+
+    def absent(name: str) -> str:
+        raise module.PackageNotFoundError(name)
+
+    monkeypatch.setattr(module, "get_package_share_directory", absent)
+    node, note = module.nodes(arguments_of(module, rviz="true"))
+    assert node.kwargs["executable"] == "tracker" and "rviz2 is not installed" in note.kwargs["msg"]
 
 
 def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path):
@@ -227,17 +249,28 @@ def test_rosbag2_starts_when_the_node_is_active_and_its_end_is_said(launch_file)
     assert command.startswith("ros2 bag play /bags/a --rate 0.5 --clock 100") and command.endswith("--loop")
     assert "--start-offset 3" in command
     assert ended.kwargs["target_action"] is play
-    assert "/player/finished" in ended.kwargs["on_exit"][0].kwargs["cmd"]
+    (finished,) = ended.kwargs["on_exit"](Exit(0), Context(False))
+    assert "/player/finished" in finished.kwargs["cmd"]
 
 
 def test_without_rosbag2_the_projects_player_plays(launch_file, monkeypatch):
     module = launch_file("replay")
     monkeypatch.setattr(module, "_has_rosbag2", lambda: False)
-    (player,) = module._player(arguments_of(module, bag="/bags/a"))
+    player, _ = module._player(arguments_of(module, bag="/bags/a"))
     assert player.kwargs["executable"] == "player"
     assert player.kwargs["arguments"] == ["/bags/a", "--rate", "1.0", "--clock", "100", "--wait-for", "/tracker/ready"]
-    (player,) = module._player(arguments_of(module, bag="/bags/a", player="project", loop="true"))
+    player, _ = module._player(arguments_of(module, bag="/bags/a", player="project", loop="true"))
     assert player.kwargs["arguments"][-1] == "--loop"
+
+
+@pytest.mark.parametrize("who", ["project", "rosbag2"])
+def test_nothing_waits_for_a_bag_that_cannot_be_played(launch_file, who):
+    module = launch_file("replay")
+    *_, handler = module._player(arguments_of(module, bag="/nowhere", player=who))
+    on_exit = handler.args[0].kwargs["on_exit"]
+    (action,) = on_exit(Exit(2), Context(False))
+    assert type(action).__name__ == "Shutdown"
+    assert on_exit(Exit(-2), Context(True)) == []  # stopped by the user, as everything is
 
 
 def test_foxglove_shows_what_is_published():
