@@ -1,9 +1,9 @@
 """A recording through the tracker: `ros2 launch syncl_ros replay.launch.py bag:=out/scene rviz:=true`.
 
-The bag starts when the node is active: loading the network takes seconds, in which frames would be lost.
-`player:=rosbag2` is `ros2 bag play`; `player:=project` is this project's own player, which needs no rosbag2 and waits
-for everybody; `auto` takes rosbag2 where it is installed. Every set is processed, however long it takes: rosbag2 is
-told to wait for the node, and to offer reliably what that listens to, whatever was offered when it was recorded.
+The bag starts when the node is active: loading the network takes seconds, in which frames would be lost. Every set is
+processed, however long it takes. By default this project's own player plays: it begins when every listener is
+connected, and keeps /tf_static where it starts in the middle. `player:=rosbag2` is `ros2 bag play`, told to wait for
+the node and to offer reliably what that listens to, whatever was offered when it was recorded.
 """
 
 import os
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from ament_index_python.packages import get_package_share_directory
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -26,20 +26,21 @@ from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.event_handlers import OnStateTransition
 
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
 CLOCK_HZ = "100"
-START_DELAY = "1.0"  # seconds until rosbag2's publishers have found the node
+START_DELAY = "3.0"  # seconds for rosbag2's publishers to find the node; on a busy machine 1 was too short
 LOSSLESS = {"history": "keep_all", "reliability": "reliable", "durability": "volatile"}
 HEARD = (  # types of what the node listens to; of transforms those that move
     *("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"),
     *("nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"),
 )
 READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
+LATCHED = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
+HEAR_READY = ["ros2", "topic", "echo", *LATCHED, "/tracker/ready", "std_msgs/msg/Bool"]
 SAY_FINISHED = [
-    *("ros2", "topic", "pub", "--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable"),
+    *("ros2", "topic", "pub", *LATCHED, "--keep-alive", "3"),  # it waits for one listener, which may be another one
     *("/player/finished", "std_msgs/msg/Bool", "{data: true}"),
 ]
 
@@ -61,15 +62,16 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("bag", description="rosbag2 folder or .mcap file"),
             DeclareLaunchArgument("rate", default_value="1.0", description="speed of the replay"),
             DeclareLaunchArgument("loop", default_value="false", description="start again at the end"),
-            DeclareLaunchArgument("start_offset", default_value="0.0", description="seconds to skip (rosbag2 only)"),
+            DeclareLaunchArgument("start_offset", default_value="0.0", description="seconds to skip (player:=project)"),
             DeclareLaunchArgument(
-                "player", default_value="auto", choices=["auto", "rosbag2", "project"], description="who plays the bag"
+                "player", default_value="project", choices=["project", "rosbag2"], description="who plays the bag"
             ),
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in PASSED_ON.items()
             ),
-            # The handler first: nothing may happen before somebody listens.
+            # The handlers first: nothing may happen before somebody listens.
+            RegisterEventHandler(OnProcessExit(on_exit=_end)),
             OpaqueFunction(function=_player),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(TRACKER), launch_arguments=tracker_arguments.items()
@@ -83,36 +85,39 @@ def _player(context: LaunchContext) -> list:
         return LaunchConfiguration(name).perform(context)
 
     loop = ["--loop"] if value("loop").lower() == "true" else []
-    if value("player") == "project" or (value("player") == "auto" and not _has_rosbag2()):
-        # It waits for ~/ready by itself.
-        arguments = [value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ, "--wait-for", "/tracker/ready", *loop]
-        play = Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")
-        return [play, _at_the_end_of(play)]
+    pace = ["--rate", value("rate"), "--clock", CLOCK_HZ]
+    if value("player") == "project":  # it waits for ~/ready by itself
+        where = ["--start-offset", value("start_offset"), "--wait-for", "/tracker/ready"]
+        arguments = [value("bag"), *pace, *where, *loop]
+        return [Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")]
+    if float(value("start_offset")):
+        raise RuntimeError("start_offset: rosbag2 would leave out /tf_static, which lies at the start; player:=project")
+    # Latched: it is heard whenever it was said. Lifecycle events are not; they may come before anybody can hear them.
+    ready = ExecuteProcess(cmd=HEAR_READY, output="log")
     play = ExecuteProcess(
         cmd=[
-            *("ros2", "bag", "play", value("bag"), "--rate", value("rate"), "--clock", CLOCK_HZ),
-            *("--read-ahead-queue-size", READ_AHEAD, "--start-offset", value("start_offset"), "--delay", START_DELAY),
-            *("--disable-keyboard-controls", *_lossless(value("bag")), *loop),
+            *("ros2", "bag", "play", value("bag"), *pace, *loop, "--read-ahead-queue-size", READ_AHEAD),
+            *("--delay", START_DELAY, "--disable-keyboard-controls", *_lossless(value("bag"))),
         ],
         output="screen",
     )
-    finished = ExecuteProcess(cmd=SAY_FINISHED, output="log")
-    return [
-        # The only lifecycle node here is the tracker.
-        RegisterEventHandler(OnStateTransition(goal_state="active", handle_once=True, entities=[play])),
-        _at_the_end_of(play, finished),
-    ]
+    return [_after(ready, play), _after(play, ExecuteProcess(cmd=SAY_FINISHED, output="log")), ready]
 
 
-def _at_the_end_of(play: Action, *actions: Action) -> RegisterEventHandler:
-    """What follows a bag that was played; where it could not be, nothing is left to wait for."""
+def _after(process: Action, then: Action) -> RegisterEventHandler:
+    """Start the one when the other has done its work."""
 
-    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Action]:
-        if event.returncode == 0:
-            return list(actions)
-        return [] if context.is_shutdown else [Shutdown(reason="the bag was not played to its end")]
+    def on_exit(event: ProcessExited, _: LaunchContext) -> list[Action]:
+        return [then] if event.returncode == 0 else []
 
-    return RegisterEventHandler(OnProcessExit(target_action=play, on_exit=on_exit))
+    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=on_exit))
+
+
+def _end(event: ProcessExited, context: LaunchContext) -> list[Action]:
+    """Without the tracker or the bag there is nothing to wait for; without RViz there is."""
+    if event.returncode == 0 or context.is_shutdown or event.process_name.startswith("rviz2"):
+        return []
+    return [Shutdown(reason=f"{event.process_name} failed")]
 
 
 def _lossless(bag: str) -> list[str]:
@@ -126,11 +131,3 @@ def _lossless(bag: str) -> list[str]:
     with tempfile.NamedTemporaryFile("w", prefix="syncl_qos_", suffix=".yaml", delete=False) as file:
         yaml.safe_dump({name: LOSSLESS for name in heard}, file)
     return ["--qos-profile-overrides-path", file.name]
-
-
-def _has_rosbag2() -> bool:
-    try:
-        get_package_share_directory("ros2bag")
-    except PackageNotFoundError:
-        return False
-    return True

@@ -24,7 +24,7 @@ from syncl_ros import conversions, process
 
 EXAMPLES = """examples:
   python -m syncl_ros.player out/scene --clock 100 --wait-for /tracker/ready
-  python -m syncl_ros.player out/scene --rate 0.5 --loop
+  python -m syncl_ros.player out/scene --rate 0.5 --start-offset 3 --loop
 """
 LATCHED_TOPICS = ("/tf_static",)
 ACK_SECONDS = 5.0  # without an acknowledgement, after which that is said
@@ -99,16 +99,21 @@ class Player(Node):
             if publisher.get_subscription_count() < self.count_subscribers(topic)
         ]
 
-    def play(self, rate: float, clock_hz: float, stop: threading.Event) -> int:
-        """Publish the bag once, at `rate` times its own pace. Returns the number of messages."""
+    def play(self, rate: float, clock_hz: float, stop: threading.Event, start_offset_s: float = 0.0) -> int:
+        """Publish the bag once, at `rate` times its own pace. Returns the number of messages.
+
+        Of what lies before `start_offset_s`, latched messages alone are published, at once.
+        """
         count, start_ns, next_clock_ns, begin_s = 0, 0, 0, time.monotonic()
 
         def wait_until(t_ns: int) -> bool:
             return stop.wait(max(0.0, begin_s + (t_ns - start_ns) * 1e-9 / rate - time.monotonic()))
 
         for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
-            if not count:
-                start_ns = next_clock_ns = t_ns
+            if not start_ns:
+                start_ns = next_clock_ns = t_ns + round(1e9 * start_offset_s)
+            if t_ns < start_ns and topic not in LATCHED_TOPICS:
+                continue
             begin_s += self._pause(stop)
             while clock_hz and next_clock_ns <= t_ns:
                 wait_until(next_clock_ns)
@@ -161,6 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
     parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 = as recorded (default)")
+    parser.add_argument("--start-offset", type=float, default=0.0, metavar="S", help="skip so long, but not /tf_static")
     parser.add_argument("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock so often (default: not)")
     parser.add_argument("--topics", nargs="+", default=[], help="play only these")
     parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="begin once these Bools are true")
@@ -179,6 +185,8 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
             "a clock of 0 or within 0.001 and 10000"
         )
     with BagReader(args.bag) as reader:
+        if not 0 <= args.start_offset < reader.duration_s:
+            raise InputError(f"--start-offset {args.start_offset:g}: the bag is {reader.duration_s:.1f} s long")
         player = Player(reader, args.topics)
         player.hold_for(args.hold)
         player.wait_until_true(args.wait_for, args.wait_timeout, stop)
@@ -186,7 +194,7 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
         player.get_logger().info(f"playing {args.bag} at rate {args.rate:g}")
         while not stop.is_set():
             begin = time.monotonic()
-            count = player.play(args.rate, args.clock, stop)
+            count = player.play(args.rate, args.clock, stop, args.start_offset)
             player.get_logger().info(f"played {count} messages in {time.monotonic() - begin:.1f} s")
             if not args.loop:
                 break

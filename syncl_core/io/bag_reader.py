@@ -17,13 +17,15 @@ from syncl_core.types import ObjectSet
 class BagReader:
     """An open bag; used as a context manager. Every failure is an InputError that names the file.
 
-    `topics` maps each topic to its type "package/msg/Name"; `counts` to its number of messages.
+    `topics` maps each topic to its type "package/msg/Name"; `counts` to its number of messages; `duration_s` is the
+    time from the first to the last of them.
     """
 
     def __init__(self, path: str | Path, distro: str = "jazzy"):
         self.path = Path(path)
         self.topics: dict[str, str] = {}
         self.counts: dict[str, int] = {}
+        self.duration_s = 0.0
         self._fallback = bag_types(distro).store  # for files without definitions, such as Humble's .db3
         self._store = get_typestore(Stores.EMPTY)
         self._reader: Reader | None = None
@@ -34,6 +36,7 @@ class BagReader:
         with self._failures_named():
             self._reader = Reader(self.path)
             self._reader.open()
+            self.duration_s = self._reader.duration * 1e-9
             for connection in self._reader.connections:
                 self.topics[connection.topic] = connection.msgtype
                 self.counts[connection.topic] = self.counts.get(connection.topic, 0) + connection.msgcount

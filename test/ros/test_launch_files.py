@@ -103,7 +103,7 @@ class Configuration(Recorded):
         return context[self.args[0]]
 
 
-Exit = namedtuple("Exit", "returncode")
+Exit = namedtuple("Exit", "returncode process_name")
 Context = namedtuple("Context", "is_shutdown")
 
 
@@ -120,7 +120,6 @@ def launch_file(monkeypatch):
         "launch.launch_description_sources": "PythonLaunchDescriptionSource",
         "launch_ros": "",
         "launch_ros.actions": "LifecycleNode Node",
-        "launch_ros.event_handlers": "OnStateTransition",
         "launch.substitutions": "",
     }
     kinds = {}
@@ -236,41 +235,49 @@ def test_a_middleware_profile_of_the_users_stays(launch_file, monkeypatch):
     assert module.middleware_environment() == []
 
 
-def test_rosbag2_starts_when_the_node_is_active_and_its_end_is_said(launch_file):
+def test_rosbag2_starts_when_the_node_is_ready_and_its_end_is_said(launch_file):
+    """Ready is latched: a lifecycle event would be lost on who is not connected yet."""
     module = launch_file("replay")
-    context = arguments_of(module, bag="/bags/a", player="rosbag2", rate="0.5", loop="true", start_offset="3")
-    entities = module.generate_launch_description().args[0]
-    order = [type(entity).__name__ for entity in entities]
-    assert order.index("OpaqueFunction") < order.index("IncludeLaunchDescription")
-    active, ended = (handler.args[0] for handler in module._player(context))
-    assert active.kwargs["goal_state"] == "active"
-    (play,) = active.kwargs["entities"]
+    after_ready, after_play, ready = module._player(
+        arguments_of(module, bag="/bags/a", player="rosbag2", rate="0.5", loop="true")
+    )
+    assert "/tracker/ready" in ready.kwargs["cmd"] and "transient_local" in ready.kwargs["cmd"]
+    handler = after_ready.args[0].kwargs
+    assert handler["target_action"] is ready and handler["on_exit"](Exit(1, "ros2-1"), None) == []
+    (play,) = handler["on_exit"](Exit(0, "ros2-1"), None)
     command = " ".join(play.kwargs["cmd"])
-    assert command.startswith("ros2 bag play /bags/a --rate 0.5 --clock 100") and command.endswith("--loop")
-    assert "--start-offset 3" in command
-    assert ended.kwargs["target_action"] is play
-    (finished,) = ended.kwargs["on_exit"](Exit(0), Context(False))
-    assert "/player/finished" in finished.kwargs["cmd"]
+    assert command.startswith("ros2 bag play /bags/a --rate 0.5 --clock 100") and " --loop " in command
+    handler = after_play.args[0].kwargs
+    assert handler["target_action"] is play
+    (finished,) = handler["on_exit"](Exit(0, "ros2-2"), None)
+    assert "/player/finished" in finished.kwargs["cmd"] and "transient_local" in finished.kwargs["cmd"]
 
 
-def test_without_rosbag2_the_projects_player_plays(launch_file, monkeypatch):
+def test_rosbag2_does_not_start_in_the_middle(launch_file):
     module = launch_file("replay")
-    monkeypatch.setattr(module, "_has_rosbag2", lambda: False)
-    player, _ = module._player(arguments_of(module, bag="/bags/a"))
+    with pytest.raises(RuntimeError, match="/tf_static"):
+        module._player(arguments_of(module, bag="/bags/a", player="rosbag2", start_offset="3"))
+
+
+def test_the_projects_player_plays(launch_file):
+    module = launch_file("replay")
+    (player,) = module._player(arguments_of(module, bag="/bags/a"))
     assert player.kwargs["executable"] == "player"
-    assert player.kwargs["arguments"] == ["/bags/a", "--rate", "1.0", "--clock", "100", "--wait-for", "/tracker/ready"]
-    player, _ = module._player(arguments_of(module, bag="/bags/a", player="project", loop="true"))
-    assert player.kwargs["arguments"][-1] == "--loop"
+    command = "/bags/a --rate 1.0 --clock 100 --start-offset 0.0 --wait-for /tracker/ready"
+    assert player.kwargs["arguments"] == command.split()
+    (player,) = module._player(arguments_of(module, bag="/bags/a", start_offset="3", loop="true"))
+    assert player.kwargs["arguments"] == [*command.replace("0.0", "3").split(), "--loop"]
 
 
-@pytest.mark.parametrize("who", ["project", "rosbag2"])
-def test_nothing_waits_for_a_bag_that_cannot_be_played(launch_file, who):
+@pytest.mark.parametrize(("name", "over"), [("player-1", True), ("tracker-2", True), ("rviz2-3", False)])
+def test_nothing_waits_for_what_cannot_come(launch_file, name, over):
     module = launch_file("replay")
-    *_, handler = module._player(arguments_of(module, bag="/nowhere", player=who))
-    on_exit = handler.args[0].kwargs["on_exit"]
-    (action,) = on_exit(Exit(2), Context(False))
-    assert type(action).__name__ == "Shutdown"
-    assert on_exit(Exit(-2), Context(True)) == []  # stopped by the user, as everything is
+    first = module.generate_launch_description().args[0][-3]
+    assert type(first).__name__ == "RegisterEventHandler"  # before anything starts
+    on_exit = first.args[0].kwargs["on_exit"]
+    assert [type(action).__name__ for action in on_exit(Exit(2, name), Context(False))] == ["Shutdown"] * over
+    assert on_exit(Exit(0, name), Context(False)) == []
+    assert on_exit(Exit(2, name), Context(True)) == []  # stopped by the user, as everything is
 
 
 def test_foxglove_shows_what_is_published():

@@ -49,6 +49,26 @@ def test_what_is_played_is_recorded_byte_for_byte(drive, tmp_path, domain):
     assert abs(len(ticks) - 50 * duration_s / 2) <= 2 and ticks == sorted(ticks)
 
 
+def test_a_start_in_the_middle_keeps_what_is_latched(drive, tmp_path, domain):
+    env, copy = environment(tmp_path, domain), tmp_path / "copy"
+    with BagReader(drive) as reader:
+        topics, middle_s = list(reader.topics), reader.duration_s / 2
+    playing = (drive, "--rate", 5, "--start-offset", middle_s, "--wait-for", "/recorder/ready")
+    with (
+        RosProcess("recorder", "-o", copy, "--header-time", "--topics", *topics, env=env, folder=tmp_path) as recording,
+        RosProcess("player", *playing, env=env, folder=tmp_path) as player,
+    ):
+        assert player.wait(120) == 0, player.output()
+        recording.interrupt(signal.SIGTERM)
+        assert recording.wait(30) == 0, recording.output()
+    rows = content(drive)
+    start_ns = rows[0][0] + round(middle_s * 1e9)
+    kept = [row[:2] for row in rows if row[0] >= start_ns or row[1] == "/tf_static"]
+    assert [row[:2] for row in content(copy)] == kept and len(kept) < len(rows)
+    with RosProcess("player", drive, "--start-offset", 1000, env=env, folder=tmp_path) as player:
+        assert player.wait(60) == 2 and "s long" in player.output()
+
+
 def test_a_player_gives_up_waiting_and_stops_when_told(drive, tmp_path, domain):
     env = environment(tmp_path, domain)
     lonely, looping = tmp_path / "lonely", tmp_path / "looping"
