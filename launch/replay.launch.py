@@ -7,7 +7,6 @@ the node and to offer reliably what that listens to, whatever was offered when i
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -24,6 +23,7 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -128,6 +128,6 @@ def _lossless(bag: str) -> list[str]:
         heard = [t["name"] for t in topics if t["type"] in HEARD and not t["name"].endswith("/tf_static")]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return []
-    with tempfile.NamedTemporaryFile("w", prefix="syncl_qos_", suffix=".yaml", delete=False) as file:
-        yaml.safe_dump({name: LOSSLESS for name in heard}, file)
-    return ["--qos-profile-overrides-path", file.name]
+    path = launch_config.get_log_file_path("qos.yaml")
+    Path(path).write_text(yaml.safe_dump({name: dict(LOSSLESS) for name in heard}), encoding="utf-8")
+    return ["--qos-profile-overrides-path", path]

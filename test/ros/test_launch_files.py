@@ -37,7 +37,7 @@ def test_there_is_a_launch_description(tree):
 
 def test_every_file_named_is_shipped(tree):
     for name in strings(tree):
-        if name.endswith((".yaml", ".rviz", ".xml")) and name not in (".yaml", "metadata.yaml"):  # these are rosbag2's
+        if name.endswith((".yaml", ".rviz", ".xml")) and name not in (".yaml", "metadata.yaml", "qos.yaml"):  # rosbag2's
             assert (ROOT / "config" / name).is_file(), name
         elif name.endswith(".launch.py") and " " not in name:
             assert (ROOT / "launch" / name).is_file(), name
@@ -108,7 +108,7 @@ Context = namedtuple("Context", "is_shutdown")
 
 
 @pytest.fixture
-def launch_file(monkeypatch):
+def launch_file(monkeypatch, tmp_path):
     """A function that imports a launch file on stand-ins with the public names of launch and launch_ros."""
     names = {
         "launch": "Action LaunchContext LaunchDescription",
@@ -118,6 +118,7 @@ def launch_file(monkeypatch):
         "launch.events": "",
         "launch.events.process": "ProcessExited",
         "launch.launch_description_sources": "PythonLaunchDescriptionSource",
+        "launch.logging": "",
         "launch_ros": "",
         "launch_ros.actions": "LifecycleNode Node",
         "launch.substitutions": "",
@@ -130,6 +131,8 @@ def launch_file(monkeypatch):
         stand_in.__path__ = []
         monkeypatch.setitem(sys.modules, module, stand_in)
     sys.modules["launch.substitutions"].LaunchConfiguration = Configuration
+    log_files = types.SimpleNamespace(get_log_file_path=lambda name: str(tmp_path / name))
+    sys.modules["launch.logging"].launch_config = log_files
     packages = pytest.importorskip("ament_index_python.packages")
     monkeypatch.setattr(packages, "get_package_share_directory", lambda name: f"/share/{name}")
 
@@ -212,7 +215,6 @@ def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path
     option, path = module._lossless(str(tmp_path))
     assert option == "--qos-profile-overrides-path"
     overrides = yaml.safe_load(Path(path).read_text())
-    Path(path).unlink()
     assert overrides.keys() == {"/cam/image", "/cam/camera_info", "/tf"}
     policies = {"history": QoSHistoryPolicy, "reliability": QoSReliabilityPolicy, "durability": QoSDurabilityPolicy}
     for words in overrides.values():
