@@ -37,7 +37,7 @@ def test_there_is_a_launch_description(tree):
 
 def test_every_file_named_is_shipped(tree):
     for name in strings(tree):
-        if name.endswith((".yaml", ".rviz", ".xml")) and name not in (".yaml", "metadata.yaml", "qos.yaml"):  # rosbag2's
+        if name.endswith((".yaml", ".rviz", ".xml")) and name not in {".yaml", "metadata.yaml", "qos.yaml"}:
             assert (ROOT / "config" / name).is_file(), name
         elif name.endswith(".launch.py") and " " not in name:
             assert (ROOT / "launch" / name).is_file(), name
