@@ -31,7 +31,7 @@ NODE_ARGUMENTS = {
 OTHER_ARGUMENTS = {
     "params_file": ("", "parameters of the node (config/tracker.yaml lists all): only what you change"),
     "namespace": ("", "namespace of the node"),
-    "use_sim_time": ("false", "take the time from /clock"),
+    "use_sim_time": ("", "true: take the time from /clock"),
     "log_level": ("info", "of the node: debug, info, warn or error"),
     "rviz": ("false", "open RViz as well"),
 }
@@ -77,16 +77,15 @@ def nodes(context: LaunchContext) -> list[Action]:
 def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleNode:
     """The node, with the arguments that were given."""
     logger = ".".join([*filter(None, values["namespace"].split("/")), "tracker"])  # without it: the middleware's, too
-    given = {name: values[name] for name in NODE_ARGUMENTS if values[name]}
-    if "autostart" in given:
-        given["autostart"] = _true(given["autostart"])
+    given = {name: values[name] for name in (*NODE_ARGUMENTS, "use_sim_time") if values[name]}
+    given |= {name: _true(given[name]) for name in ("autostart", "use_sim_time") if name in given}
     file = [values["params_file"]] if values["params_file"] else []
     return LifecycleNode(
         package="syncl_ros",
         executable="tracker",
         name="tracker",
         namespace=values["namespace"],
-        parameters=[*file, {**given, "use_sim_time": _true(values["use_sim_time"])}],
+        parameters=[*file, *([given] if given else [])],
         remappings=remaps,
         ros_arguments=["--log-level", f"{logger}:={values['log_level']}"],
         output="screen",

@@ -68,6 +68,7 @@ class CameraView:
     model: CameraModel
     base_from_cam: np.ndarray  # [4, 4] extrinsic calibration
     global_from_base: np.ndarray  # [4, 4] vehicle pose at t_ns: cameras fire up to 50 ms apart and the car moves
+    frame_id: str = ""  # of the camera among the vehicle's frames, where they have names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

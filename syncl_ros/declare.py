@@ -9,9 +9,16 @@ import difflib
 import re
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+)
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_full_topic_name import validate_full_topic_name
+from rclpy.validate_topic_name import validate_topic_name
 
 from syncl_core.config import SyncConfig, SynclConfig, check_config
 from syncl_core.errors import InputError
@@ -125,8 +132,9 @@ class Parameters:
         try:
             value = node.declare_parameter(name, default, _descriptor(spec)).value
         except InvalidParameterTypeException:
-            given = self._given()[name]
-            raise InputError(f"parameter {name}: expected {type(spec.default).__name__}, got {given!r}") from None
+            raise InputError(
+                f"parameter {name}: expected {_kind(spec).__name__}, got {self._given()[name]!r}"
+            ) from None
         except InvalidParameterValueException:
             raise InputError(f"parameter {name}: {_refusal(spec, self._given()[name])}") from None
         return value
@@ -183,6 +191,17 @@ def _refusal(spec: Spec, value) -> str:
     values = value if isinstance(spec.default, tuple) else (value,)
     if spec.limits and not all(spec.limits[0] <= v <= spec.limits[1] for v in values):
         return f"{value!r} is not within {spec.limits[0]} to {spec.limits[1]}"
+    return _topic_problem(value) if spec.name.endswith("_topic") and isinstance(value, str) and value else ""
+
+
+def _topic_problem(topic: str) -> str:
+    """Why ROS would not have a topic of this name; "" = it would."""
+    topic = topic.replace("{camera}", "camera")
+    try:
+        validate_topic_name(topic)
+        validate_full_topic_name(expand_topic_name(topic, "tracker", "/"))
+    except InvalidTopicNameException as error:
+        return f"{topic!r}: {str(error).splitlines()[0].removeprefix('Invalid topic name: ').rstrip(':')}"
     return ""
 
 
@@ -190,10 +209,14 @@ def _from_file(spec: Spec, value):
     """A vehicle file's value in the parameter's type. Raises InputError naming it."""
     if isinstance(spec.default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    wanted = list if isinstance(spec.default, tuple) else type(spec.default)
-    if type(value) is not wanted:
-        raise InputError(f"parameter {spec.name}: the vehicle file says {value!r}, expected {wanted.__name__}")
+    if type(value) is not _kind(spec):
+        raise InputError(f"parameter {spec.name}: the vehicle file says {value!r}, expected {_kind(spec).__name__}")
     return value
+
+
+def _kind(spec: Spec) -> type:
+    """ROS has lists where a dataclass has tuples."""
+    return list if isinstance(spec.default, tuple) else type(spec.default)
 
 
 def _filled(kind: type, values: dict[str, object]):

@@ -26,7 +26,7 @@ from syncl_core.types import RawImage
 from syncl_ros import conversions, encodings, process
 from syncl_ros.calibration import load_calibration
 from syncl_ros.declare import Parameters
-from syncl_ros.qos import explain_missing_pose, image_qos, is_latched, odometry_qos, transform_qos, why_silent
+from syncl_ros.qos import explain_missing_pose, explain_silence, image_qos, is_latched, odometry_qos, transform_qos
 from syncl_ros.sources import ASK_EVERY, camera_input, check_odometry, image_frame
 from syncl_ros.vehicle import load_vehicle
 from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
@@ -67,11 +67,9 @@ class Ears(Node):
         for camera, heard in self.heard.cameras.items():
             if not heard.stamps_ns:
                 plan, asked = self._plans[camera], image_qos(self.params)
-                topic = self.resolve_topic_name(plan.image_topic)  # as remapped
-                publishers = self.get_publishers_info_by_topic(topic)
                 kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
                 parameter = f"image_topic or cameras.{frame_of(camera)}.image_topic"
-                heard.silence = why_silent(topic, kind, asked, publishers, parameter)
+                heard.silence = explain_silence(self, plan.image_topic, kind, asked, parameter)
         self.heard.no_pose = explain_missing_pose(self, self.params)
         sim_time = self.get_parameter("use_sim_time").value
         self.heard.unused_clock = not sim_time and self.count_publishers("/clock") > 0

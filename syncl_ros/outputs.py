@@ -89,7 +89,7 @@ class Outputs:
                 continue
             height, width = pixels.shape[:2]
             image = RawImage(encoding="rgb8", data=pixels.tobytes(), width=width, height=height, step=3 * width)
-            self._pictures[view.camera].publish(_raw_image(view.t_ns, frame_of(view.camera), image))
+            self._pictures[view.camera].publish(_raw_image(view.t_ns, view.frame_id or frame_of(view.camera), image))
 
     def publish_latencies(self, milliseconds: Mapping[str, float]) -> None:
         """`milliseconds` by name, of LATENCIES."""

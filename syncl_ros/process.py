@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
-from rclpy.exceptions import InvalidTopicNameException
+from rclpy.exceptions import InvalidParameterTypeException, InvalidTopicNameException
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -56,7 +56,7 @@ def run(
         with ros_arguments_checked():
             rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         body(args, stop)
-    except (InputError, InvalidTopicNameException) as error:
+    except (InputError, InvalidParameterTypeException, InvalidTopicNameException) as error:
         print(f"{parser.prog}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a name that is too long, a disk that fails

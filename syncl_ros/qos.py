@@ -6,6 +6,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from syncl_core.io import messages
 from syncl_ros import conversions
 from syncl_ros.params import NodeParams
 
@@ -27,9 +28,19 @@ def _said(policy: str, names: dict, asked, offered) -> str:
 
 
 def why_silent(
-    topic: str, type_name: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], parameter: str
+    topic: str,
+    type_name: str,
+    asked: QoSProfile,
+    publishers: Sequence[TopicEndpointInfo],
+    parameter: str,
+    elsewhere: str = "",
 ) -> str:
-    """Why nothing comes on a topic, and the parameter to change. `type_name` reads "package/msg/Name"."""
+    """Why nothing comes on a topic, and the parameter to change. `type_name` reads "package/msg/Name".
+
+    `elsewhere` is the topic of the same images in the other transport, if those are published.
+    """
+    if not publishers and elsewhere:
+        return f"nobody publishes {topic}, but {elsewhere} is published: change image_transport or {parameter}"
     if not publishers:
         return f"nobody publishes {topic}: start the publisher or change {parameter}"
     reasons = {mismatch(asked, publisher.qos_profile) for publisher in publishers}
@@ -42,6 +53,17 @@ def why_silent(
         f"{topic} has a publisher but nothing arrives: does the camera run? does the middleware carry such images "
         "(docs/ros.md, middleware)?"
     )
+
+
+def explain_silence(node: Node, topic: str, type_name: str, asked: QoSProfile, parameter: str) -> str:
+    """`why_silent` of what the ROS graph says, about a topic before remapping."""
+    topic = node.resolve_topic_name(topic)
+    raw = topic.removesuffix("/compressed")
+    other = raw if raw != topic else f"{topic}/compressed"
+    transports = (messages.IMAGE, messages.COMPRESSED_IMAGE)
+    published = any(info.topic_type in transports for info in node.get_publishers_info_by_topic(other))
+    elsewhere = other if published and type_name in transports else ""
+    return why_silent(topic, type_name, asked, node.get_publishers_info_by_topic(topic), parameter, elsewhere)
 
 
 def why_no_pose(topic: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], wanted: str) -> str:

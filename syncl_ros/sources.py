@@ -22,7 +22,7 @@ from syncl_ros import conversions, encodings
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
 from syncl_ros.params import CameraParams, NodeParams
-from syncl_ros.qos import image_qos, is_latched, odometry_qos, transform_qos, why_silent
+from syncl_ros.qos import explain_silence, image_qos, is_latched, odometry_qos, transform_qos
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -100,9 +100,7 @@ class Sources:
         if seen.image_s is not None and not seen.calibrated:
             kind, topic = CameraInfo, seen.info_topic
             parameter = f"camera_info_topic or {prefix}.camera_info_topic"
-        topic = self.node.resolve_topic_name(topic)  # as remapped
-        publishers = self.node.get_publishers_info_by_topic(topic)
-        return why_silent(topic, _TYPE_NAMES[kind], image_qos(self.params), publishers, parameter)
+        return explain_silence(self.node, topic, _TYPE_NAMES[kind], image_qos(self.params), parameter)
 
     def _subscribe_camera(self, camera: str) -> None:
         seen = self.cameras[camera] = camera_input(camera, self.params, self.camera_params)

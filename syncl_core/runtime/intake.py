@@ -230,6 +230,7 @@ class Intake:
             model=model,
             base_from_cam=base_from_cam,
             global_from_base=global_from_base,
+            frame_id=frame_id,
         )
 
     def _frame_set(self, anchor_ns: int, views: list[CameraView | None], gaps: list[_NotKnown]) -> FrameSet | None:

@@ -14,7 +14,7 @@ from hand_fed import T_NS, TOPICS
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from test_settings import calibration_file
 from test_sources import raw_message
 
@@ -94,6 +94,18 @@ def test_a_calibration_that_was_published_once_is_heard(domain):
         assert doctor.heard.cameras[CAMERA].model is not None
         executor.shutdown()
         driver.destroy_node()
+
+
+def test_images_in_the_other_transport_are_found(domain):
+    with ears(domain) as doctor:
+        publisher = doctor.create_publisher(Image, "/cam_front/image", 1)
+        give_up = time.monotonic() + 10
+        while not doctor.count_publishers("/cam_front/image") and time.monotonic() < give_up:
+            time.sleep(0.01)
+        doctor.ask_the_graph()
+        silence = doctor.heard.cameras[CAMERA].silence
+        assert publisher and "/cam_front/image is published: change image_transport" in silence
+        assert "start the publisher" in doctor.heard.cameras["CAM_BACK"].silence
 
 
 @pytest.mark.parametrize("told", [False, True])

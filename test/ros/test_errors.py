@@ -50,6 +50,13 @@ def cases(tmp_path_factory) -> dict[str, tuple[str, list[str], str]]:
         "bad config": ("node", parameters(config=wrong), "wrong.yaml: model.num_querys: unknown key"),
         "no checkpoint": ("node", parameters(checkpoint=folder / "no.safetensors"), "no.safetensors: no such"),
         "one topic": ("node", parameters(image_topic="/image"), "image_topic: '/image' is one topic for all cameras"),
+        "no topic name": ("node", parameters(end_topic="/a-b"), "parameter end_topic: '/a-b': topic name must not"),
+        "no camera's topic": (
+            "node",
+            parameters(camera_info_topic="/{camera}/1info"),
+            "parameter camera_info_topic: '/camera/1info': topic name token must not start with a number",
+        ),
+        "no switch": ("node", parameters(use_sim_time="maybe"), "'use_sim_time' to 'maybe'"),
         "no vehicle": ("node", parameters(vehicle="no_car"), "vehicle no_car: no such file, and no vehicle"),
         "bad vehicle": ("node", parameters(vehicle=car), "car.yaml: cameras.cam_front.frame: no such parameter"),
         "wrong vehicle value": ("node", parameters(vehicle=car2), "parameter threads: the vehicle file says 'two'"),
@@ -105,7 +112,8 @@ def outcomes(cases, tmp_path_factory) -> dict[str, tuple[int, str]]:
 
 NAMES = (
     "unknown parameter,wrong type,out of range,wrong choice,no device,no config,bad config,no checkpoint,bad sync,"
-    "one topic,no vehicle,bad vehicle,wrong vehicle value,unknown camera,unknown class,no synchronizer,"
+    "one topic,no topic name,no camera's topic,no switch,"
+    "no vehicle,bad vehicle,wrong vehicle value,unknown camera,unknown class,no synchronizer,"
     "half a calibration,no calibration,no doctor vehicle,endless doctor,no such domain,bad topic,long name,short soak,"
     "bad bench,no parameter file,no bag,not a bag,no rate,exists"
 ).split(",")

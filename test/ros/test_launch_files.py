@@ -159,11 +159,13 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     module = launch_file("tracker")
     (node,) = module.nodes(arguments_of(module, vehicle=str(car), autostart="false", device="cuda:0"))
     assert type(node).__name__ == "LifecycleNode" and node.kwargs["namespace"] == ""
-    given = {"vehicle": str(car), "autostart": False, "device": "cuda:0", "use_sim_time": False}
+    given = {"vehicle": str(car), "autostart": False, "device": "cuda:0"}
     assert node.kwargs["parameters"] == [given]
     assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
     (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml"))
-    assert node.kwargs["parameters"] == ["/mine.yaml", {"use_sim_time": False}] and node.kwargs["remappings"] == []
+    assert node.kwargs["parameters"] == ["/mine.yaml"] and node.kwargs["remappings"] == []  # it may set use_sim_time
+    (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml", use_sim_time="true"))
+    assert node.kwargs["parameters"] == ["/mine.yaml", {"use_sim_time": True}]
     assert node.kwargs["ros_arguments"] == ["--log-level", "tracker:=info"]
     for namespace in ("/left/rig", "left/rig/"):
         (node,) = module.nodes(arguments_of(module, namespace=namespace, log_level="debug"))

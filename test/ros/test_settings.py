@@ -185,6 +185,8 @@ def test_silence_is_explained():
     image = messages.COMPRESSED_IMAGE
     ask = ("/a", image, asked)
     assert why_silent(*ask, [], "image_topic").startswith("nobody publishes /a")
+    raw = why_silent(*ask, [], "image_topic", elsewhere="/b")
+    assert raw == "nobody publishes /a, but /b is published: change image_transport or image_topic"
     assert "published as sensor_msgs/msg/Image" in why_silent(*ask, [publisher(messages.IMAGE, asked)], "image_topic")
     assert "change qos.images" in why_silent(*ask, [publisher(image, conversions.sensor_data(1))], "image_topic")
     mixed = [publisher(image, conversions.sensor_data(1)), publisher(image, asked)]

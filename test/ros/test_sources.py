@@ -98,6 +98,7 @@ def test_a_calibration_file_stands_in_for_camera_info_and_mounts(tmp_path, frame
         rig.hear(TOPICS.image_of(camera), raw_message(T_NS, camera, small_drive.picture(i), frame_id=frame_id))
     (frame_set,) = rig.intake.finish()
     assert not rig.intake.problems()
+    assert frame_set.views[CAMERAS.index("CAM_BACK")].frame_id == "tail"
     for i, view in enumerate(frame_set.views):
         np.testing.assert_allclose(view.base_from_cam, small_drive.base_from_cam(i), atol=1e-12)
         np.testing.assert_array_equal(view.model.intrinsics, small_drive.MODEL.intrinsics)
