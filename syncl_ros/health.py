@@ -67,6 +67,13 @@ def camera_status(
     return Status(name="camera_status", level=level, message=message, values=values)
 
 
+def at_rest(record: Record) -> list[Status]:
+    """Of cameras, processing and ego motion when a recording is over: nobody needs to start a publisher."""
+    names = ("camera_status", "processing_time_status", "ego_motion")
+    values = {"processed_sets": record.processed}
+    return [Status(name=name, level=OK, message="the recording is over", values=values) for name in names]
+
+
 def camera_state(camera: str, seen: CameraInput, age_ms: float | None, record: Record, limits: LiveParams) -> str:
     """One of rejected, waiting_camera_info, waiting_image, stale, active."""
     if _refuses(seen, limits):

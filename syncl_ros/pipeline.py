@@ -64,6 +64,7 @@ class Pipeline:
         self._replay = params.queue == "all"
         self._quiet_polls = 0
         self._player_done = False
+        self._over = False  # the recording has been processed to its end
         self._crowded = False
         self._held_up = 0
         self._rates = Rates()
@@ -100,6 +101,8 @@ class Pipeline:
         """Cameras, processing and ego motion."""
         cameras, record = self._sources.cameras, self._engine.record
         rates_hz = self._rates.measure({c: seen.images for c, seen in cameras.items()}, time.monotonic())
+        if self._over:  # nothing is expected to come
+            return health.at_rest(record)
         return [
             health.camera_status(cameras, record, rates_hz, limits, self._sources.why_silent),
             health.processing_status(record, self._worker.waiting, self._worker.dropped, self._idle_s(), limits),
@@ -129,6 +132,7 @@ class Pipeline:
 
     def _received(self) -> None:
         self._quiet_polls = 0
+        self._over = False
         self._submit_closed_sets()
 
     def _submit_closed_sets(self) -> None:
@@ -165,7 +169,11 @@ class Pipeline:
             self._player_done = False
             for frame_set in self._intake.finish():
                 self._worker.submit(self._job(frame_set.t_ns, frame_set=frame_set))
-            self._worker.call_when_idle(lambda: self._on_played(True))
+            self._worker.call_when_idle(self._announce_end)
+
+    def _announce_end(self) -> None:
+        self._on_played(True)
+        self._over = True
 
     def _coast_while_silent(self) -> None:
         """Without any image no set becomes due, so the clock asks for predictions."""

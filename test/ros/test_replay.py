@@ -72,6 +72,25 @@ def test_the_node_tracks_as_offline_does(drive, config_file, tmp_path, domain):
         assert sum(marker.ns == "boxes" and marker.action == 0 for marker in markers) == len(objects)
 
 
+def test_after_a_recording_nothing_is_missed_until_the_next_one(drive, config_file, tmp_path, domain):
+    env = environment(tmp_path, domain)
+    arguments = ("--params-file", ROOT / "config" / "replay.yaml", "-p", f"config:={config_file}")
+    playing = (drive, "--rate", 3, "--clock", 100, "--wait-for", "/tracker/ready")
+    with (
+        live_node.watching(domain) as watcher,
+        RosProcess("node", "--ros-args", *arguments, env=env, folder=tmp_path) as node,
+    ):
+        watcher.wait(lambda: watcher.ready and watcher.statuses, 60)
+        assert "nobody publishes" in watcher.statuses["camera_status"].message
+        for _ in range(2):
+            with RosProcess("player", *playing, env=env, folder=tmp_path) as player:
+                assert player.wait(60) == 0, player.output()
+            for name in ("camera_status", "ego_motion", "processing_time_status"):
+                watcher.wait(lambda n=name: watcher.statuses[n].message == "the recording is over", 30)
+        node.interrupt()
+        assert node.wait(20) == 0, node.output()
+
+
 def test_a_bag_in_a_loop_resets_once_per_round_with_the_same_boxes_and_new_ids(drive, config_file, tmp_path, domain):
     env = environment(tmp_path, domain)
     arguments = ("--params-file", ROOT / "config" / "replay.yaml", "-p", f"config:={config_file}")
