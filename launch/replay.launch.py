@@ -38,7 +38,6 @@ HEARD = (  # types of what the node listens to; of transforms those that move
 )
 READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
 LATCHED = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
-HEAR_READY = ["ros2", "topic", "echo", *LATCHED, "/tracker/ready", "std_msgs/msg/Bool"]
 SAY_FINISHED = [
     *("ros2", "topic", "pub", *LATCHED, "--keep-alive", "3"),  # it waits for one listener, which may be another one
     *("/player/finished", "std_msgs/msg/Bool", "{data: true}"),
@@ -51,12 +50,14 @@ PASSED_ON = {
     "device": ("", "torch device, such as cpu or cuda:0"),
     "image_transport": ("", "compressed or raw, as recorded"),
     "rviz": ("true", "open RViz as well"),
+    "namespace": ("", "namespace of the node"),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
     tracker_arguments = {name: LaunchConfiguration(name) for name in PASSED_ON}
-    tracker_arguments |= {"params_file": os.path.join(SHARE, "config", "replay.yaml"), "use_sim_time": "true"}
+    files = [os.path.join(SHARE, "config", "replay.yaml"), ",", LaunchConfiguration("params_file")]
+    tracker_arguments |= {"params_file": files, "use_sim_time": "true"}
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="rosbag2 folder or .mcap file"),
@@ -66,6 +67,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "player", default_value="project", choices=["project", "rosbag2"], description="who plays the bag"
             ),
+            DeclareLaunchArgument("params_file", default_value="", description="more parameters of the node"),
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in PASSED_ON.items()
@@ -84,16 +86,18 @@ def _player(context: LaunchContext) -> list:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
+    tracker = "/".join(["", *filter(None, value("namespace").split("/")), "tracker"])
     loop = ["--loop"] if value("loop").lower() == "true" else []
     pace = ["--rate", value("rate"), "--clock", CLOCK_HZ]
     if value("player") == "project":  # it waits for ~/ready by itself
-        where = ["--start-offset", value("start_offset"), "--wait-for", "/tracker/ready"]
-        arguments = [value("bag"), *pace, *where, *loop]
+        begin = ["--start-offset", value("start_offset"), "--wait-for", f"{tracker}/ready", "--hold", f"{tracker}/hold"]
+        arguments = [value("bag"), *pace, *begin, *loop]
         return [Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")]
     if float(value("start_offset")):
         raise RuntimeError("start_offset: rosbag2 would leave out /tf_static, which lies at the start; player:=project")
     # Latched: it is heard whenever it was said. Lifecycle events are not; they may come before anybody can hear them.
-    ready = ExecuteProcess(cmd=HEAR_READY, output="log")
+    hear = ["ros2", "topic", "echo", *LATCHED, f"{tracker}/ready", "std_msgs/msg/Bool"]
+    ready = ExecuteProcess(cmd=hear, output="log")
     play = ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", value("bag"), *pace, *loop, "--read-ahead-queue-size", READ_AHEAD),

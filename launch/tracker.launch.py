@@ -29,7 +29,10 @@ NODE_ARGUMENTS = {
     "autostart": "false: wait for lifecycle transitions",
 }
 OTHER_ARGUMENTS = {
-    "params_file": ("", "parameters of the node (config/tracker.yaml lists all): only what you change"),
+    "params_file": (
+        "",
+        "parameters of the node (config/tracker.yaml lists all): what you change; one,two files",
+    ),
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("", "true: take the time from /clock"),
     "log_level": ("info", "of the node: debug, info, warn or error"),
@@ -79,13 +82,13 @@ def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleN
     logger = ".".join([*filter(None, values["namespace"].split("/")), "tracker"])  # without it: the middleware's, too
     given = {name: values[name] for name in (*NODE_ARGUMENTS, "use_sim_time") if values[name]}
     given |= {name: _true(given[name]) for name in ("autostart", "use_sim_time") if name in given}
-    file = [values["params_file"]] if values["params_file"] else []
+    files = list(filter(None, values["params_file"].split(",")))  # what a later one names counts
     return LifecycleNode(
         package="syncl_ros",
         executable="tracker",
         name="tracker",
         namespace=values["namespace"],
-        parameters=[*file, *([given] if given else [])],
+        parameters=[*files, *([given] if given else [])],
         remappings=remaps,
         ros_arguments=["--log-level", f"{logger}:={values['log_level']}"],
         output="screen",

@@ -44,7 +44,7 @@ class Diagnostics:
 
     def _message(self, status: Status) -> DiagnosticStatus:
         pairs = [KeyValue(key=key, value=str(value)) for key, value in status.values.items()]
-        name = f"{self._node.get_name()}: {status.name}"
+        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {status.name}"  # two trackers are told apart
         return DiagnosticStatus(level=LEVELS[status.level], name=name, message=status.message, values=pairs)
 
 

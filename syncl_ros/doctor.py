@@ -29,7 +29,7 @@ from syncl_ros.declare import Parameters
 from syncl_ros.qos import explain_missing_pose, explain_silence, image_qos, is_latched, odometry_qos, transform_qos
 from syncl_ros.sources import ASK_EVERY, camera_input, check_odometry, image_frame
 from syncl_ros.vehicle import load_vehicle
-from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
+from syncl_ros.vehicle_report import NOTHING_CAME, CameraHeard, Finding, Heard, examine
 
 
 class Ears(Node):
@@ -65,11 +65,16 @@ class Ears(Node):
     def ask_the_graph(self) -> None:
         """Why silent cameras are silent, where the vehicle's pose may be, whether there is a clock nobody asked for."""
         for camera, heard in self.heard.cameras.items():
+            plan, asked = self._plans[camera], image_qos(self.params)
+
+            def why(topic: str, kind: str, name: str, camera=camera, asked=asked) -> str:
+                return explain_silence(self, topic, kind, asked, f"{name} or cameras.{frame_of(camera)}.{name}")
+
             if not heard.stamps_ns:
-                plan, asked = self._plans[camera], image_qos(self.params)
                 kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
-                parameter = f"image_topic or cameras.{frame_of(camera)}.image_topic"
-                heard.silence = explain_silence(self, plan.image_topic, kind, asked, parameter)
+                heard.silence = why(plan.image_topic, kind, "image_topic")
+            if heard.model_problem == NOTHING_CAME:
+                heard.model_problem = why(plan.info_topic, messages.CAMERA_INFO, "camera_info_topic")
         self.heard.no_pose = explain_missing_pose(self, self.params)
         sim_time = self.get_parameter("use_sim_time").value
         self.heard.unused_clock = not sim_time and self.count_publishers("/clock") > 0

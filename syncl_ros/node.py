@@ -49,7 +49,7 @@ class TrackerNode(LifecycleNode):
         self._pipeline: Pipeline | None = None  # while active
         self._sessions: dict | None = None  # of earlier engines: their numbers must not come again
         self._checkpoint = ""
-        self._enabled = True
+        self._enabled, self._finalized = True, False
         self._outputs = Outputs(self, self._params)
         self._ready = self.create_publisher(Bool, "~/ready", conversions.latched())
         self._finished = self.create_publisher(Bool, "~/finished", conversions.latched())
@@ -88,6 +88,7 @@ class TrackerNode(LifecycleNode):
         return self._attempt(self._cleanup)
 
     def on_shutdown(self, state) -> TransitionCallbackReturn:
+        self._finalized = True
         return self._attempt(lambda: (self._deactivate(), self._cleanup()))
 
     def _LifecycleNodeMixin__on_change_state(self, request, response):
@@ -205,7 +206,8 @@ class TrackerNode(LifecycleNode):
 
     def _statuses(self, problems: Mapping[str, Problem], fresh: frozenset[str]) -> list[Status]:
         engine, pipeline = self._engine, self._pipeline
-        name = "active" if pipeline else "inactive" if engine else "unconfigured"
+        without = "finalized" if self._finalized else "unconfigured"
+        name = "active" if pipeline else "inactive" if engine else without
         state = [health.lifecycle_status(name, self._enabled, self.failure)]
         if engine is None:
             return state

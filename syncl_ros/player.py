@@ -190,6 +190,8 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
         player = Player(reader, args.topics)
         player.hold_for(args.hold)
         player.wait_until_true(args.wait_for, args.wait_timeout, stop)
+        if stop.is_set():
+            return
         player.wait_until_matched(stop)
         player.get_logger().info(f"playing {args.bag} at rate {args.rate:g}")
         while not stop.is_set():

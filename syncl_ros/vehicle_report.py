@@ -8,11 +8,12 @@ import numpy as np
 from syncl_core.config import SynclConfig
 from syncl_core.io.topics import frame_of
 from syncl_core.runtime import calibrations
-from syncl_core.runtime.stream_report import StreamStatistics, stream_report
+from syncl_core.runtime.stream_report import StreamStatistics, longest_round, stream_report
 from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
 from syncl_core.types import CameraModel
 
 POSE = "vehicle pose"
+NOTHING_CAME = "nothing came on its calibration topic"
 OLD_SECONDS = 1.0  # stamps this far from the clock belong to another one
 OTHER_SECONDS = 0.1  # and so do those of a camera whose images are this much older or newer than the others'
 
@@ -27,7 +28,7 @@ class CameraHeard:
     size_px: tuple[int, int] | None = None  # width and height of its latest image; None = unknown
     problem: str = ""  # of its latest image
     model: CameraModel | None = None
-    model_problem: str = "nothing came on its calibration topic"
+    model_problem: str = NOTHING_CAME
     silence: str = ""  # why no image came
 
 
@@ -63,11 +64,15 @@ def examine(
     heard: Heard, config: SynclConfig, offsets_s: dict[str, float], fixed_frame: str, base_frame: str
 ) -> list[Finding]:
     """What was heard, in words that say what to change. `offsets_s` are the cameras' stamp offsets in use."""
-    shifted = {c: [t + round(1e9 * offsets_s[c]) for t in h.stamps_ns] for c, h in heard.cameras.items()}
+    rounds = {c: longest_round(h.stamps_ns) for c, h in heard.cameras.items()}
+    shifted = {c: [t + round(1e9 * offsets_s[c]) for t in stamps] for c, stamps in rounds.items()}
     anchor = config.sync.anchor or config.rig.cameras[0]
     pose_ns = heard.pose_ns(fixed_frame, base_frame)
+    pose_ns = pose_ns and longest_round(pose_ns)
     report = stream_report({**shifted, POSE: pose_ns or []}, anchor, config.sync.max_spread)
     findings = [f for c, h in heard.cameras.items() for f in _camera(c, h, report.streams[c])] + _ages(heard)
+    if any(len(stamps) < len(heard.cameras[c].stamps_ns) for c, stamps in rounds.items()):
+        findings.append(Finding(False, "time jumped back, as in a recording that loops: one round was looked at"))
     phases = [s.phase_s for name, s in report.streams.items() if name != POSE and s.phase_s is not None]
     if len(phases) > 1:
         findings.append(Finding(False, f"cameras fire within {1e3 * (max(phases) - min(phases)):.0f} ms"))

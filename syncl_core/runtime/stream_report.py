@@ -8,8 +8,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from syncl_core.runtime.camera_stream import JUMP_NS
+
 GAP_PERIODS = 1.5
 """A longer step between two stamps, in periods of the stream, is a gap."""
+RARE = 10
+"""Of so many stamps at least, one may jump back because a recording starts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,18 @@ def stream_report(stamps_ns: Mapping[str, Sequence[int]], anchor: str, max_sprea
         streams=streams,
         suggested_offsets_s={name: -phase for name, phase in phases.items() if abs(phase) > max_spread_s},
     )
+
+
+def longest_round(stamps_ns: Sequence[int]) -> Sequence[int]:
+    """Of stamps in order of arrival, the longest part without a jump back: a recording in a loop repeats its stamps.
+
+    All of them where jumps are frequent: two publishers on one topic take turns.
+    """
+    jumps = [i for i in range(1, len(stamps_ns)) if stamps_ns[i] < stamps_ns[i - 1] - JUMP_NS]
+    if RARE * len(jumps) > len(stamps_ns):
+        return stamps_ns
+    bounds = [0, *jumps, len(stamps_ns)]
+    return max((stamps_ns[a:b] for a, b in zip(bounds, bounds[1:], strict=False)), key=len)
 
 
 def _statistics(arrived: Sequence[int], ordered: Sequence[int], anchor: Sequence[int]) -> StreamStatistics:

@@ -104,6 +104,7 @@ def test_images_in_the_other_transport_are_found(domain):
             time.sleep(0.01)
         doctor.ask_the_graph()
         silence = doctor.heard.cameras[CAMERA].silence
+        assert "nobody publishes /cam_front/camera_info" in doctor.heard.cameras[CAMERA].model_problem
         assert publisher and "/cam_front/image is published: change image_transport" in silence
         assert "start the publisher" in doctor.heard.cameras["CAM_BACK"].silence
 

@@ -164,8 +164,10 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
     (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml"))
     assert node.kwargs["parameters"] == ["/mine.yaml"] and node.kwargs["remappings"] == []  # it may set use_sim_time
-    (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml", use_sim_time="true"))
-    assert node.kwargs["parameters"] == ["/mine.yaml", {"use_sim_time": True}]
+    (node,) = module.nodes(arguments_of(module, params_file="/a.yaml,/mine.yaml", use_sim_time="true"))
+    assert node.kwargs["parameters"] == ["/a.yaml", "/mine.yaml", {"use_sim_time": True}]
+    (node,) = module.nodes(arguments_of(module, params_file="/a.yaml,"))
+    assert node.kwargs["parameters"] == ["/a.yaml"]
     assert node.kwargs["ros_arguments"] == ["--log-level", "tracker:=info"]
     for namespace in ("/left/rig", "left/rig/"):
         (node,) = module.nodes(arguments_of(module, namespace=namespace, log_level="debug"))
@@ -267,10 +269,12 @@ def test_the_projects_player_plays(launch_file):
     module = launch_file("replay")
     (player,) = module._player(arguments_of(module, bag="/bags/a"))
     assert player.kwargs["executable"] == "player"
-    command = "/bags/a --rate 1.0 --clock 100 --start-offset 0.0 --wait-for /tracker/ready"
+    command = "/bags/a --rate 1.0 --clock 100 --start-offset 0.0 --wait-for /tracker/ready --hold /tracker/hold"
     assert player.kwargs["arguments"] == command.split()
     (player,) = module._player(arguments_of(module, bag="/bags/a", start_offset="3", loop="true"))
     assert player.kwargs["arguments"] == [*command.replace("0.0", "3").split(), "--loop"]
+    (player,) = module._player(arguments_of(module, bag="/bags/a", namespace="/left/rig/"))
+    assert player.kwargs["arguments"] == command.replace("/tracker", "/left/rig/tracker").split()
 
 
 @pytest.mark.parametrize(("name", "over"), [("player-1", True), ("tracker-2", True), ("rviz2-3", False)])

@@ -82,6 +82,17 @@ def test_lost_images_old_stamps_and_two_publishers_are_named():
     assert said[4].startswith("CAM_BACK: images are 4.0 s old when they come")
 
 
+def test_the_seam_of_a_recording_in_a_loop_is_no_fault():
+    heard = healthy()
+    for camera in heard.cameras.values():
+        camera.stamps_ns = [*camera.stamps_ns[40:], *camera.stamps_ns[:25]]
+    poses = heard.moving_ns["base_link"]
+    heard.moving_ns["base_link"] = [*poses[200:], *poses[:150]]
+    assert complaints(heard) == []
+    said = [finding.text for finding in findings(heard)]
+    assert "CAM_FRONT: 12.0 Hz, jitter 0.0 ms" in said and any("jumped back" in text for text in said)
+
+
 def test_a_replay_without_its_clock_is_named_once():
     heard = healthy()
     heard.unused_clock = True
