@@ -184,3 +184,17 @@ def test_a_reset_on_a_broken_device_is_refused_and_makes_the_node_inactive(monke
         assert not answer.success and "gone" in answer.message
         assert watcher.state() == "inactive"
         watcher.wait(lambda: "inactive: device" in watcher.statuses["lifecycle"].message)
+
+
+def test_a_node_that_was_shut_down_says_so_under_its_full_name(tmp_path, domain):
+    rclpy.init(args=["--ros-args", "-r", "__ns:=/left"], domain_id=domain)
+    try:
+        node = TrackerNode(load=lambda *_: pytest.fail("nothing to load"))
+        (before,) = node._statuses({}, frozenset())
+        node.trigger_shutdown()
+        (after,) = node._statuses({}, frozenset())
+        assert (before.message, after.message) == ("unconfigured", "finalized")
+        assert node._diagnostics._message(after).name == "left/tracker: lifecycle"
+        node.close()
+    finally:
+        rclpy.shutdown()
