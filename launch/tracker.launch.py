@@ -29,10 +29,7 @@ NODE_ARGUMENTS = {
     "autostart": "false: wait for lifecycle transitions",
 }
 OTHER_ARGUMENTS = {
-    "params_file": (
-        "",
-        "parameters of the node (config/tracker.yaml lists all): what you change; one,two files",
-    ),
+    "params_file": ("", "parameters of the node (config/tracker.yaml lists all): what you change; one,two files"),
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("", "true: take the time from /clock"),
     "log_level": ("info", "of the node: debug, info, warn or error"),

@@ -104,13 +104,13 @@ class Player(Node):
 
         Of what lies before `start_offset_s`, latched messages alone are published, at once.
         """
-        count, start_ns, next_clock_ns, begin_s = 0, 0, 0, time.monotonic()
+        count, start_ns, next_clock_ns, begin_s = 0, None, 0, time.monotonic()
 
         def wait_until(t_ns: int) -> bool:
             return stop.wait(max(0.0, begin_s + (t_ns - start_ns) * 1e-9 / rate - time.monotonic()))
 
         for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
-            if not start_ns:
+            if start_ns is None:
                 start_ns = next_clock_ns = t_ns + round(1e9 * start_offset_s)
             if t_ns < start_ns and topic not in LATCHED_TOPICS:
                 continue
@@ -185,7 +185,7 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
             "a clock of 0 or within 0.001 and 10000"
         )
     with BagReader(args.bag) as reader:
-        if not 0 <= args.start_offset < reader.duration_s:
+        if args.start_offset and not 0 < args.start_offset < reader.duration_s:
             raise InputError(f"--start-offset {args.start_offset:g}: the bag is {reader.duration_s:.1f} s long")
         player = Player(reader, args.topics)
         player.hold_for(args.hold)

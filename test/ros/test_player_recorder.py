@@ -12,6 +12,7 @@ from processes import RosProcess, environment
 from syncl_core.io import messages
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.bag_types import bag_types
+from syncl_core.io.bag_writer import BagWriter
 from syncl_core.io.markers import MarkerBuilder
 from syncl_core.types import ObjectSet
 from syncl_ros import conversions, recorder
@@ -67,6 +68,10 @@ def test_a_start_in_the_middle_keeps_what_is_latched(drive, tmp_path, domain):
     assert [row[:2] for row in content(copy)] == kept and len(kept) < len(rows)
     with RosProcess("player", drive, "--start-offset", 1000, env=env, folder=tmp_path) as player:
         assert player.wait(60) == 2 and "s long" in player.output()
+    with BagWriter(tmp_path / "single") as bag:  # one message takes no time
+        bag.write("/tf", messages.tf_message(bag.types.make, []), start_ns)
+    with RosProcess("player", tmp_path / "single", env=env, folder=tmp_path) as player:
+        assert player.wait(60) == 0 and "played 1 messages" in player.output()
 
 
 def test_a_player_gives_up_waiting_and_stops_when_told(drive, tmp_path, domain):
