@@ -37,9 +37,16 @@ HEARD = (  # types of what the node listens to; of transforms those that move
     *("nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"),
 )
 READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
-LATCHED = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
+ONCE_LATCHED = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
 SAY_FINISHED = [
-    *("ros2", "topic", "pub", *LATCHED, "--keep-alive", "3"),  # it waits for one listener, which may be another one
+    *(
+        "ros2",
+        "topic",
+        "pub",
+        *ONCE_LATCHED,
+        "--keep-alive",
+        "3",
+    ),  # one listener is enough for it: perhaps another one
     *("/player/finished", "std_msgs/msg/Bool", "{data: true}"),
 ]
 
@@ -96,7 +103,7 @@ def _player(context: LaunchContext) -> list:
     if float(value("start_offset")):
         raise RuntimeError("start_offset: rosbag2 would leave out /tf_static, which lies at the start; player:=project")
     # Latched: it is heard whenever it was said. Lifecycle events are not; they may come before anybody can hear them.
-    hear = ["ros2", "topic", "echo", *LATCHED, f"{tracker}/ready", "std_msgs/msg/Bool"]
+    hear = ["ros2", "topic", "echo", *ONCE_LATCHED, f"{tracker}/ready", "std_msgs/msg/Bool"]
     ready = ExecuteProcess(cmd=hear, output="log")
     play = ExecuteProcess(
         cmd=[

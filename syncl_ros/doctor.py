@@ -8,6 +8,7 @@ import argparse
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -21,7 +22,6 @@ from syncl_core.checkpoint import tracker_config
 from syncl_core.errors import InputError
 from syncl_core.image_header import compressed_size
 from syncl_core.io import messages
-from syncl_core.io.topics import frame_of
 from syncl_core.types import RawImage
 from syncl_ros import conversions, encodings, process
 from syncl_ros.calibration import load_calibration
@@ -65,16 +65,11 @@ class Ears(Node):
     def ask_the_graph(self) -> None:
         """Why silent cameras are silent, where the vehicle's pose may be, whether there is a clock nobody asked for."""
         for camera, heard in self.heard.cameras.items():
-            plan, asked = self._plans[camera], image_qos(self.params)
-
-            def why(topic: str, kind: str, name: str, camera=camera, asked=asked) -> str:
-                return explain_silence(self, topic, kind, asked, f"{name} or cameras.{frame_of(camera)}.{name}")
-
+            plan, ask = self._plans[camera], partial(explain_silence, self, self.params, camera)
             if not heard.stamps_ns:
-                kind = messages.IMAGE if plan.image_kind.__name__ == "Image" else messages.COMPRESSED_IMAGE
-                heard.silence = why(plan.image_topic, kind, "image_topic")
+                heard.silence = ask(plan.image_kind, plan.image_topic, "image_topic")
             if heard.model_problem == NOTHING_CAME:
-                heard.model_problem = why(plan.info_topic, messages.CAMERA_INFO, "camera_info_topic")
+                heard.model_problem = ask(CameraInfo, plan.info_topic, "camera_info_topic")
         self.heard.no_pose = explain_missing_pose(self, self.params)
         sim_time = self.get_parameter("use_sim_time").value
         self.heard.unused_clock = not sim_time and self.count_publishers("/clock") > 0

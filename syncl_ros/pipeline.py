@@ -100,9 +100,9 @@ class Pipeline:
     def statuses(self, problems: Mapping[str, Problem], fresh: frozenset[str], limits: LiveParams) -> list[Status]:
         """Cameras, processing and ego motion."""
         cameras, record = self._sources.cameras, self._engine.record
-        rates_hz = self._rates.measure({c: seen.images for c, seen in cameras.items()}, time.monotonic())
         if self._over:  # nothing is expected to come
             return health.at_rest(record)
+        rates_hz = self._rates.measure({c: seen.images for c, seen in cameras.items()}, time.monotonic())
         return [
             health.camera_status(cameras, record, rates_hz, limits, self._sources.why_silent),
             health.processing_status(record, self._worker.waiting, self._worker.dropped, self._idle_s(), limits),

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+from sensor_msgs.msg import CompressedImage, Image
 
-from syncl_core.io import messages
+from syncl_core.io.topics import frame_of
 from syncl_ros import conversions
 from syncl_ros.params import NodeParams
 
@@ -55,15 +56,23 @@ def why_silent(
     )
 
 
-def explain_silence(node: Node, topic: str, type_name: str, asked: QoSProfile, parameter: str) -> str:
-    """`why_silent` of what the ROS graph says, about a topic before remapping."""
+def explain_silence(node: Node, params: NodeParams, camera: str, kind: type, topic: str, name: str) -> str:
+    """`why_silent` of messages of the class `kind` that a camera does not send, by what the ROS graph says.
+
+    `topic` is the one before remapping, `name` the parameter that gives it: image_topic or camera_info_topic.
+    """
     topic = node.resolve_topic_name(topic)
     raw = topic.removesuffix("/compressed")
     other = raw if raw != topic else f"{topic}/compressed"
-    transports = (messages.IMAGE, messages.COMPRESSED_IMAGE)
-    published = any(info.topic_type in transports for info in node.get_publishers_info_by_topic(other))
-    elsewhere = other if published and type_name in transports else ""
-    return why_silent(topic, type_name, asked, node.get_publishers_info_by_topic(topic), parameter, elsewhere)
+    published = kind in (Image, CompressedImage) and node.count_publishers(other)
+    return why_silent(
+        topic,
+        f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}",
+        image_qos(params),
+        node.get_publishers_info_by_topic(topic),
+        f"{name} or cameras.{frame_of(camera)}.{name}",
+        elsewhere=other if published else "",
+    )
 
 
 def why_no_pose(topic: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], wanted: str) -> str:

@@ -32,8 +32,6 @@ except ImportError:  # Humble
 REPLAY_SECONDS = 1000.0  # for which a replay keeps transforms: one that was held up reads them far ahead of the images
 ASK_EVERY = 10  # images of a camera without a calibration: about once a second it is looked whether that is latched
 
-_TYPE_NAMES = {CompressedImage: messages.COMPRESSED_IMAGE, Image: messages.IMAGE, CameraInfo: messages.CAMERA_INFO}
-
 
 @dataclass(slots=True)
 class CameraInput:
@@ -95,12 +93,11 @@ class Sources:
 
     def why_silent(self, camera: str) -> str:
         """Why a camera's images, or its calibration, do not come, and which parameter to change. Asks the ROS graph."""
-        seen, prefix = self.cameras[camera], f"cameras.{frame_of(camera)}"
-        kind, topic, parameter = seen.image_kind, seen.image_topic, f"image_topic or {prefix}.image_topic"
+        seen = self.cameras[camera]
+        kind, topic, name = seen.image_kind, seen.image_topic, "image_topic"
         if seen.image_s is not None and not seen.calibrated:
-            kind, topic = CameraInfo, seen.info_topic
-            parameter = f"camera_info_topic or {prefix}.camera_info_topic"
-        return explain_silence(self.node, topic, _TYPE_NAMES[kind], image_qos(self.params), parameter)
+            kind, topic, name = CameraInfo, seen.info_topic, "camera_info_topic"
+        return explain_silence(self.node, self.params, camera, kind, topic, name)
 
     def _subscribe_camera(self, camera: str) -> None:
         seen = self.cameras[camera] = camera_input(camera, self.params, self.camera_params)

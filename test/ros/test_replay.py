@@ -75,7 +75,8 @@ def test_the_node_tracks_as_offline_does(drive, config_file, tmp_path, domain):
 def test_after_a_recording_nothing_is_missed_until_the_next_one(drive, config_file, tmp_path, domain):
     env = environment(tmp_path, domain)
     arguments = ("--params-file", ROOT / "config" / "replay.yaml", "-p", f"config:={config_file}")
-    playing = (drive, "--rate", 3, "--clock", 100, "--wait-for", "/tracker/ready")
+    arguments = (*arguments, "-p", "diagnostics.period:=0.1")
+    playing = (drive, "--clock", 100, "--wait-for", "/tracker/ready")
     with (
         live_node.watching(domain) as watcher,
         RosProcess("node", "--ros-args", *arguments, env=env, folder=tmp_path) as node,
@@ -84,6 +85,7 @@ def test_after_a_recording_nothing_is_missed_until_the_next_one(drive, config_fi
         assert "nobody publishes" in watcher.statuses["camera_status"].message
         for _ in range(2):
             with RosProcess("player", *playing, env=env, folder=tmp_path) as player:
+                watcher.wait(lambda: watcher.statuses["camera_status"].message == "ok", 30)
                 assert player.wait(60) == 0, player.output()
             for name in ("camera_status", "ego_motion", "processing_time_status"):
                 watcher.wait(lambda n=name: watcher.statuses[n].message == "the recording is over", 30)
