@@ -38,17 +38,8 @@ HEARD = (  # types of what the node listens to; of transforms those that move
 )
 READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
 ONCE_LATCHED = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
-SAY_FINISHED = [
-    *(
-        "ros2",
-        "topic",
-        "pub",
-        *ONCE_LATCHED,
-        "--keep-alive",
-        "3",
-    ),  # one listener is enough for it: perhaps another one
-    *("/player/finished", "std_msgs/msg/Bool", "{data: true}"),
-]
+# `pub` waits for one listener, which may be another one than the node: the message stays for it.
+TELL_FINISHED = ["ros2", "topic", "pub", *ONCE_LATCHED, "--keep-alive", "3", "/player/finished", "std_msgs/msg/Bool"]
 
 PASSED_ON = {
     "vehicle": ("nuscenes", "YAML file of the vehicle, or the name of one in config/vehicles"),
@@ -112,7 +103,8 @@ def _player(context: LaunchContext) -> list:
         ],
         output="screen",
     )
-    return [_after(ready, play), _after(play, ExecuteProcess(cmd=SAY_FINISHED, output="log")), ready]
+    finished = ExecuteProcess(cmd=[*TELL_FINISHED, "{data: true}"], output="log")
+    return [_after(ready, play), _after(play, finished), ready]
 
 
 def _after(process: Action, then: Action) -> RegisterEventHandler:
