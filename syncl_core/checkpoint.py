@@ -88,12 +88,12 @@ def load_checkpoint(path: str | Path, config: SynclConfig | None = None, allow_l
     return tracker
 
 
-def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]:
+def start_from(path: str | Path, tracker: Tracker, only: tuple[str, ...] = ("",)) -> tuple[set[str], list[str]]:
     """Give a network that is about to be trained what `path` holds for it: a checkpoint of ours or a public file.
 
-    A detector's weights start a tracker, a backbone's start anything. Returns the names of the tensors that now have
-    weights, and lines that say what stays untrained and what is not used. Raises InputError, one line that starts with
-    the path, if nothing fits or shapes differ.
+    A detector's weights start a tracker, a backbone's start anything. `only`: beginnings of the names to use, such as
+    `tracker.ENCODER`. Returns the names of the tensors that now have weights, and lines that say what stays untrained
+    and what is not used. Raises InputError, one line that starts with the path, if nothing fits or shapes differ.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,7 +101,7 @@ def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]
     try:
         content = _read(path, tracker.config)
         expected, aliases = tracker.state_dict(), shared_names(tracker)
-        tensors = {name: value for name, value in content.tensors.items() if name in expected}
+        tensors = {name: value for name, value in content.tensors.items() if name in expected and name.startswith(only)}
         if not tensors:
             raise InputError("holds nothing for this network")
         for key in _silent_keys(tensors):

@@ -32,6 +32,7 @@ class TrainConfig:
     precision: str = "auto"  # of the network: bf16 (autocast), fp32, or auto: bf16 on a GPU, fp32 on a CPU
     freeze_backbone: bool = False  # the image backbone stays as it starts
     freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk
+    start_with: str = "all"  # of the weights to begin with: all, or encoder: those up to the maps; seeds draw the rest
     batch_norm: str = "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
     spread_start: bool = False  # untrained queries differ, or carry on from a detector (training/start.py)
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
@@ -96,6 +97,8 @@ def check_train(config: TrainConfig) -> None:
         raise InputError(f"train.precision: expected auto, bf16 or fp32, got {config.precision!r}")
     if config.engine not in ("ddp", "fsdp"):
         raise InputError(f"train.engine: expected ddp or fsdp, got {config.engine!r}")
+    if config.start_with not in ("all", "encoder"):
+        raise InputError(f"train.start_with: expected all or encoder, got {config.start_with!r}")
     if config.batch_norm not in ("frozen", "trained"):
         raise InputError(f"train.batch_norm: expected frozen or trained, got {config.batch_norm!r}")
     if config.freeze_backbone and config.batch_norm == "trained":

@@ -78,7 +78,8 @@ def train(
     first, best = _resume(run) if resume else (0, float("-inf"))
     if start and not resume:
         tracker = whole_tracker(run.model.tracker)
-        loaded, lines = start_from(start, tracker)
+        only = tracker.ENCODER if config.train.start_with == "encoder" else ("",)
+        loaded, lines = start_from(start, tracker, only)
         if workers.leads:
             print(*lines, sep="\n", end="\n" if lines else "")
         if config.train.spread_start:

@@ -51,6 +51,24 @@ def test_reading_the_maps_trains_as_making_them_does(tmp_path, monkeypatch):
         assert torch.equal(trained[name], value) == frozen or name.endswith("bn.num_batches_tracked"), name
 
 
+def test_runs_may_share_an_encoder_and_draw_the_rest(tmp_path):
+    """Of a whole checkpoint the encoder alone: every seed has a decoder of its own, and all read the same maps."""
+    torch.set_num_threads(1)
+    path = tmp_path / "start.safetensors"
+    save_checkpoint(path, start := build_tracker(frozen_config(), 5))
+    for seed in (0, 1):
+        config = frozen_config(iterations=1, learning_rate=1e-9, start_with="encoder", seed=seed)
+        assert train(config, ToySource(), tmp_path / f"{seed}", start=path, encoded=tmp_path / "maps")
+        trained = load_checkpoint(tmp_path / f"{seed}" / "last.safetensors").state_dict()
+        drawn = build_tracker(config, seed).state_dict()
+        for name, value in trained.items():
+            expected = start.state_dict() if name.startswith(start.ENCODER) else drawn
+            torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=0, msg=name)
+        decoder = [name for name in drawn if name.startswith("pts_bbox_head.transformer.") and name.endswith("weight")]
+        assert not any(torch.equal(drawn[name], start.state_dict()[name]) for name in decoder if drawn[name].dim() > 1)
+    assert len(list((tmp_path / "maps").glob("encoded-*.f32"))) == 1
+
+
 def test_maps_are_kept_in_full_precision_whatever_the_training_computes_in(tmp_path):
     torch.set_num_threads(1)
     config = frozen_config()
