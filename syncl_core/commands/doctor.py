@@ -78,6 +78,8 @@ def _packages():
         "simplejpeg": "",
         "safetensors": "",
         "rosbags": "",
+        "PIL": "pillow",
+        "tqdm": "",
     }
     for name, package in needed.items():
         try:
