@@ -15,6 +15,7 @@ class TrainConfig:
     """One run. An iteration is one step of the optimiser: `batch_size` clips in every process."""
 
     clip_length: int = 3  # T consecutive key frames the tracker is unrolled over
+    scene_start: str = "repeat"  # clips there: repeat: the first frame fills them up (published); move: they end later
     batch_size: int = 1  # clips per process
     epochs: int = 12  # times every key frame was the last of a clip ...
     iterations: int = 0  # ... unless this says how many steps there are
@@ -97,6 +98,8 @@ def check_train(config: TrainConfig) -> None:
         raise InputError(f"train.precision: expected auto, bf16 or fp32, got {config.precision!r}")
     if config.engine not in ("ddp", "fsdp"):
         raise InputError(f"train.engine: expected ddp or fsdp, got {config.engine!r}")
+    if config.scene_start not in ("repeat", "move"):
+        raise InputError(f"train.scene_start: expected repeat or move, got {config.scene_start!r}")
     if config.start_with not in ("all", "encoder"):
         raise InputError(f"train.start_with: expected all or encoder, got {config.start_with!r}")
     if config.batch_norm not in ("frozen", "trained"):

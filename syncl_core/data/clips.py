@@ -53,9 +53,9 @@ class ClipDataset(Dataset):
     """The clips of a run by number. Every key frame is the last of one clip per epoch, in random order.
 
     Of a source whose scenes are dear to open the order takes a few random scenes at a time: see `clip_source`.
-    Clips at the start of a scene repeat its first frame. A clip with a frame nobody can be taught in is replaced by
-    another one, drawn by its number; so is one with an unusable image, and a note tells. Key frames that are `known`,
-    by their number, have black images.
+    Clips at the start of a scene repeat its first frame, or are whole ones elsewhere in it (`train.scene_start`). A
+    clip with a frame nobody can be taught in is replaced by another one, drawn by its number; so is one with an
+    unusable image, and a note tells. Key frames that are `known`, by their number, have black images.
     """
 
     def __init__(
@@ -107,9 +107,11 @@ class ClipDataset(Dataset):
         position = int(np.searchsorted(self._ends, index, side="right"))
         scene = self._scenes[position]
         start = int(self._ends[position - 1]) if position else 0
-        last = index - start
-        rows = [max(0, last - back) for back in reversed(range(config.train.clip_length))]
-        end = min(self._source.num_key_frames(scene), last + 1 + config.model.future_steps)
+        last, count, length = index - start, self._source.num_key_frames(scene), config.train.clip_length
+        if config.train.scene_start == "move" and last < length - 1:
+            last = min(length, count) - 1 + last % max(1, count - length + 1)  # the whole clips of the scene, in turn
+        rows = [max(0, last - back) for back in reversed(range(length))]
+        end = min(count, last + 1 + config.model.future_steps)
         truth = {row: self._source.ground_truth(scene, row) for row in sorted(set(rows))}
         unseen = {row for row in rows if self._known and self._known(start + row)}
         before = [max(0, rows[0] - 1)] if config.model.detector == "petrv2" else []

@@ -47,6 +47,14 @@ def test_the_start_of_a_scene_is_repeated():
     assert torch.equal(clip.targets[0].motion, clip.targets[1].motion)
 
 
+def test_clips_at_the_start_of_a_scene_may_be_whole_ones_elsewhere():
+    names = [ClipDataset(ToySource(key_frames=5), toy_config(scene_start="move"))[n].names[0] for n in range(10)]
+    whole = ["0 to 2", "0 to 2", "1 to 3", "1 to 3", "2 to 4"]
+    assert sorted(names) == [f"{scene} key frames {rows}" for scene in ("toy-0", "toy-1") for rows in whole]
+    short = ClipDataset(ToySource(key_frames=2), toy_config(scene_start="move"))
+    assert [len(set(short[number].numbers[0])) for number in range(4)] == [2, 2, 2, 2]  # the whole scene, filled up
+
+
 def test_the_future_is_that_of_the_scene_not_of_the_clip():
     clip = next(
         c for c in map(ClipDataset(ToySource(), toy_config()).__getitem__, range(8)) if c.names[0].endswith("0 to 2")

@@ -178,6 +178,7 @@ def test_a_resumed_log_has_no_row_twice(tmp_path):
         ("workers", -1, "train.workers: must be zero or more, got -1"),
         ("grid_mask", 1.5, "train.grid_mask: must be within 0 and 1, got 1.5"),
         ("precision", "fp16", "train.precision: expected auto, bf16 or fp32, got 'fp16'"),
+        ("scene_start", "skip", "train.scene_start: expected repeat or move, got 'skip'"),
         ("start_with", "backbone", "train.start_with: expected all or encoder, got 'backbone'"),
         ("engine", "horovod", "train.engine: expected ddp or fsdp, got 'horovod'"),
         ("batch_norm", "yes", "train.batch_norm: expected frozen or trained, got 'yes'"),
