@@ -69,7 +69,7 @@ def middles(wanted: DenseTargets) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _corners(box: torch.Tensor) -> torch.Tensor:
     """Corners [B, G, 8, 3] of box codes [B, G, 10]."""
-    half = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], device=box.device)] * 3)
+    half = torch.cartesian_prod(*[torch.arange(2.0, device=box.device) - 0.5] * 3)
     x, y, z = (half * code_size(box)[:, :, None]).unbind(-1)
     yaw = code_yaw(box)[..., None]
     turned = torch.stack([yaw.cos() * x - yaw.sin() * y, yaw.sin() * x + yaw.cos() * y, z], dim=-1)
@@ -79,8 +79,9 @@ def _corners(box: torch.Tensor) -> torch.Tensor:
 def _cells_inside(corners: torch.Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> torch.Tensor:
     """[B, N, G, h, w]: cells with their centre in the middle part of the box around corners [B, N, G, 8, 2]."""
     low, high = corners.amin(dim=-2), corners.amax(dim=-2)
-    cell = corners.new_tensor([image_size[1] / size[1], image_size[0] / size[0]])
-    middle, half = (low + high) / 2, torch.maximum((high - low) / 2 * _SHRINK, cell / 2)
+    middle, (across, along) = (low + high) / 2, ((high - low) / 2 * _SHRINK).unbind(dim=-1)
+    width, height = image_size[1] / size[1], image_size[0] / size[0]  # of a cell
+    half = torch.stack([across.clamp(min=width / 2), along.clamp(min=height / 2)], dim=-1)
     pixels = cell_pixels(size, image_size, corners.device)
     across = (pixels[0, :, 0] - middle[..., :1]).abs() <= half[..., :1]
     along = (pixels[:, 0, 1] - middle[..., 1:]).abs() <= half[..., 1:]

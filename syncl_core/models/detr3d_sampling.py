@@ -95,10 +95,9 @@ def project(points: torch.Tensor, pyramid: Pyramid) -> tuple[torch.Tensor, torch
     """
     matrix = torch.where(pyramid.camera_valid[..., None, None], pyramid.image_from_model, 0.0)
     pixels = torch.einsum("bnij,bmj->bnmi", matrix[:, :, :3, :3], points.double()) + matrix[:, :, None, :3, 3]
-    height, width = pyramid.image_size
-    size = torch.tensor([width, height], dtype=torch.float64, device=points.device)
-    depth = pixels[..., 2]
-    place = (pixels[..., :2] / depth.clamp(min=_NEAREST)[..., None] / size - 0.5) * 2
+    x, y, depth = pixels.unbind(dim=-1)
+    ahead, (height, width) = depth.clamp(min=_NEAREST), pyramid.image_size
+    place = (torch.stack([x / ahead / width, y / ahead / height], dim=-1) - 0.5) * 2
     seen = (depth > _NEAREST) & (place.abs() < 1.0).all(dim=-1)
     return torch.where(seen[..., None], place, -2.0).float(), seen
 

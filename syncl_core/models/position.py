@@ -48,7 +48,7 @@ def cell_rays(
 
     The camera's centre in units of 10 m, then the unit vector through the cell's centre.
     """
-    depths = torch.tensor([0.0, 1.0], device=image_from_model.device)
+    depths = torch.arange(2.0, device=image_from_model.device)
     center, ahead = ray_points(image_from_model, feature_size, image_size, depths, offset=0.5).unbind(dim=-2)
     return torch.cat([center / 10.0, torch.nn.functional.normalize(ahead - center, dim=-1)], dim=-1)
 

@@ -79,7 +79,8 @@ class StreamPETRHead(nn.Module):
         """It changes only with its arguments, so a caller may keep it."""
         points = position.ray_points(image_from_model, feature_size, image_size, self.depths, offset=0.5)
         encoded = position.ray_encoding(points, self.position_range).flatten(1, 3)
-        fractions = normalize(points[..., [-1, -SECOND_DEPTH], :], self.position_range)
+        two_points = torch.stack([points[..., -1, :], points[..., -SECOND_DEPTH, :]], dim=-2)
+        fractions = normalize(two_points, self.position_range)
         return TokenPlaces(
             position=self.position_encoder(encoded),
             ray=fractions.flatten(-2).flatten(1, 3),
@@ -109,7 +110,7 @@ class StreamPETRHead(nn.Module):
     def queries_at(self, reference: torch.Tensor) -> Queries:
         """Queries like the learned ones at other places [B, M, 3], fractions of pc_range."""
         at_rest = torch.zeros_like(reference[..., :1]).expand(-1, -1, 15).clone()
-        at_rest[..., [3, 8, 13]] = 1.0  # the identity's diagonal
+        at_rest[..., 3::5] = 1.0  # the identity's diagonal
         content = torch.zeros(*reference.shape[:2], self.query_embedding[-1].out_features, device=reference.device)
         return self._queries(content, reference, at_rest, torch.zeros_like(reference[..., 0], dtype=torch.float64))
 

@@ -9,7 +9,6 @@ import torch
 from law_helpers import assert_equal, track
 from tiny_mutr3d import mutr3d_config, shake_mutr3d
 from tiny_tracker import drive, make_frame, stack
-from torch._subclasses.fake_tensor import FakeTensorMode
 from train_fixture import ToySource, toy_config
 
 from syncl_core.config import with_values
@@ -111,15 +110,6 @@ def test_what_a_missing_camera_would_have_shown_does_not_matter():
     state, _ = track(tracker, frames)
     assert (state.track_id >= 0).any()
     assert_equal(track(tracker, others)[0], state)
-
-
-def test_a_step_never_waits_for_the_device():
-    with FakeTensorMode(allow_non_fake_inputs=False):
-        tracker = build_tracker(with_values(mutr3d_config(), {"model": PROPOSING})).eval()
-        frame = make_frame(0)
-        with torch.inference_mode():
-            state, _ = tracker.step(tracker.init_state(), frame)
-            tracker.step(state, frame)
 
 
 def test_a_clip_teaches_what_proposes():

@@ -8,14 +8,12 @@ import torch
 from law_helpers import assert_equal, track
 from tiny_stream import stream_drive, stream_frame, tiny_stream
 from tiny_tracker import CAMERAS, drive, make_frame, stack
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from syncl_core.head_dump import HeadDump
 from syncl_core.models.heads import Queries
 from syncl_core.tensors import from_dict, to_dict
 from syncl_core.tracking.base import assigned
-from syncl_core.tracking.build import build_tracker
 
 FRAMEWORKS = ("none", "mutr3d")
 
@@ -107,17 +105,6 @@ def test_free_slots_change_nothing():
             left, right = (getattr(t, name)[t.valid] for t in (a, b))
             torch.testing.assert_close(left, right, atol=1e-4, rtol=1e-4)
     assert sum(int(t.valid.sum()) for t in ours) > 3
-
-
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_step_never_waits_for_the_device(framework):
-    """Fake tensors have no values: .item(), nonzero or boolean indexing in the step would raise here."""
-    config = tiny_stream(framework).config
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        tracker = build_tracker(config)
-        state, _ = tracker.step(tracker.init_state(), make_frame(0))
-        _, tracks = tracker.step(state, make_frame(1))
-    assert tracks.valid.shape == (1, config.track.slots)
 
 
 def test_the_detector_remembers_but_names_nobody_twice():
