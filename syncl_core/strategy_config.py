@@ -42,7 +42,7 @@ class FilterConfig:
     candidates: int = 5  # K: queries per object at most
     pool: str = "block"  # what the mixture is fitted to: the K lowest costs per object of a block, of all_blocks,
     #                      or all_pairs of a block
-    iterations: int = 30  # of expectation-maximisation
+    iterations: int = 15  # of expectation-maximisation; see docs/design.md
     variance_floor: float = 1e-3  # of a component, squared cost
     smoothing: float = 0.0  # share of the last frame's threshold in the next one's; 0 = each frame on its own
     threshold: float = 0.6  # of deta: the highest cost that passes

@@ -23,31 +23,32 @@ def fit_two_gaussians(
     iterations: int,
     variance_floor: float,
 ) -> Mixture:
-    """Begins with the extremes as means, equal weights and the variance of all values."""
+    """Begins with the extremes as means, equal weights and the variance of all values.
+
+    A step is sixteen small kernels whatever the shape: log densities are polynomials of the values, and all that the
+    next step needs of them are their sums, weighted with the shares.
+    """
     count = valid.sum(dim=-1, keepdim=True).clamp(min=1).to(values.dtype)
-    values = torch.where(valid, values, 0.0)
-    low = torch.where(valid, values, torch.inf).amin(dim=-1)
-    high = torch.where(valid, values, -torch.inf).amax(dim=-1)
-    off = torch.where(valid, values - values.sum(dim=-1, keepdim=True) / count, 0.0)
-    spread = off.square().sum(dim=-1, keepdim=True) / count
+    center = torch.where(valid, values, 0.0).sum(dim=-1, keepdim=True) / count  # squares of what is left lose less
+    off = torch.where(valid, values - center, 0.0)
+    low = torch.where(valid, off, torch.inf).amin(dim=-1)
+    high = torch.where(valid, off, -torch.inf).amax(dim=-1)
+    square, one = off.square(), valid.to(values.dtype)
+    powers = torch.stack([one, off, square], dim=-1)  # [..., P, 3]
+    terms = torch.stack([one / 2, off, -square / 2], dim=-2)  # [..., 3, P]
     mean = torch.stack([low, high], dim=-1)
-    variance = spread.clamp(min=variance_floor).expand_as(mean)
-    weight = torch.full_like(mean, 0.5)
+    mass = (count / 2).expand_as(mean)
+    variance = (square.sum(dim=-1, keepdim=True) / count).clamp(min=variance_floor).expand_as(mean)
     for _ in range(iterations):
-        share = _shares(values, valid, weight, mean, variance)  # [..., P, 2]
-        mass = share.sum(dim=-2).clamp(min=_TINY)
-        weight = mass / count
-        mean = (share * values[..., None]).sum(dim=-2) / mass
-        off = (values[..., None] - mean[..., None, :]).square()
-        variance = ((share * off).sum(dim=-2) / mass).clamp(min=variance_floor)
-    return Mixture(weight=weight, mean=mean, variance=variance)
-
-
-def _shares(values, valid, weight, mean, variance) -> torch.Tensor:
-    """Of every value, the shares [..., P, 2] of the two components."""
-    off = (values[..., None] - mean[..., None, :]).square() / variance[..., None, :]
-    log_density = weight.clamp(min=_TINY).log()[..., None, :] - 0.5 * (off + variance.log()[..., None, :])
-    return log_density.softmax(dim=-1) * valid[..., None]
+        precision = variance.reciprocal()
+        linear = mean * precision
+        constant = (mass.square() * precision).log() - mean * linear
+        share = (torch.stack([constant, linear, precision], dim=-1) @ terms).softmax(dim=-2)  # [..., 2, P]
+        mass, first, second = (share @ powers).unbind(dim=-1)
+        mass = mass.clamp(min=_TINY)
+        mean = first / mass
+        variance = torch.addcmul(second / mass, mean, mean, value=-1).clamp(min=variance_floor)
+    return Mixture(weight=mass / count, mean=mean + center, variance=variance)
 
 
 def reliable_threshold(
