@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 
 from syncl_core.bench.measure import device_name
+from syncl_core.bench.operations import Operations
 from syncl_core.config import SynclConfig
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.training.ablations import ablated, baseline_of
+from syncl_core.training.clip_model import total_loss
 from syncl_core.training.distributed import join
 from syncl_core.training.run import Run, make_run, optimise, with_kept_maps
 from syncl_core.training.sources import training_source
@@ -24,7 +26,7 @@ _WARMUP, _PAIRS, _CLIPS = 2, 12, 4
 def measure_steps(
     config: SynclConfig, row: str, device: str = "", warmup: int = _WARMUP, pairs: int = _PAIRS
 ) -> dict[str, float | str]:
-    """`step_times` of untrained networks, and the name of the device as "device"."""
+    """`step_times` of untrained networks, the name of the device as "device", and `step_operations` of both."""
     workers = join(device)
     configs = [ablated(config, name) for name in (row, baseline_of(row))]
     # Scenes for the clips of the bench alone: a frozen encoder wants room on the disk for the maps of all of them.
@@ -37,7 +39,19 @@ def measure_steps(
     with tempfile.TemporaryDirectory(prefix="syncl-bench-") as folder:
         new = (make_run(each, Path(folder), workers, len(dataset)) for each in configs)
         runs = [with_kept_maps(run, source, Path(folder), len(dataset)) for run in new]
-        return {"device": device_name(workers.device)} | step_times(*runs, clips, warmup, pairs)
+        times = {"device": device_name(workers.device)} | step_times(*runs, clips, warmup, pairs)
+        operations = zip(("step_operations", "baseline_step_operations"), runs, strict=True)
+        return times | {name: step_operations(run, clips[0]) for name, run in operations}
+
+
+def step_operations(run: Run, clip: Clip) -> int:
+    """Of the way to the loss and back; the optimiser's differ between devices."""
+    clip = clip.to(run.workers.device)
+    memories = run.encoded(clip) if run.encoded else None
+    with Operations() as operations:
+        total_loss(run.distributed(clip.frames, clip.targets, memories)).total.backward()
+    run.optimizer.zero_grad()
+    return operations.count
 
 
 def step_times(

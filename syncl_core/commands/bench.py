@@ -18,7 +18,8 @@ defaults as they are, so convolutions on a GPU may use TF32. Stages on a GPU are
 100 frames p99 is the slowest one.
 
 `train` compares a training step of a row of the paper's tables (`syncl train --list-ablations`) with one of the
-baseline, in turn on the same clips of the synthetic world.
+baseline, in turn on the same clips of the synthetic world. Operations: those of PyTorch that compute something, forward
+and backward; on a GPU each is about one kernel, and a small network waits for their launches.
 
 `node` needs ROS 2. The node runs a network that costs nothing: what is measured is receiving, joining, decoding,
 scaling and publishing, between processes.
@@ -96,14 +97,20 @@ def _bench_training(args: argparse.Namespace) -> int:
     times = measure_steps(config, args.ablation, args.device, **{k: v for k, v in given.items() if v is not None})
     print(f"{config.name} on {times['device']}, {torch.get_num_threads()} threads: a step of the optimiser", end="\n\n")
     rows = [
-        [baseline_of(args.ablation), f"{times['baseline_step_seconds']:.3f}", "1"],
+        [
+            baseline_of(args.ablation),
+            f"{times['baseline_step_seconds']:.3f}",
+            "1",
+            f"{times['baseline_step_operations']}",
+        ],
         [
             args.ablation,
             f"{times['step_seconds']:.3f}",
             f"{times['step_ratio']:.3f} +- {times['step_ratio_spread']:.3f}",
+            f"{times['step_operations']}",
         ],
     ]
-    print(format_table(["row", "s, median", "ratio"], rows, args.markdown))
+    print(format_table(["row", "s, median", "ratio", "operations"], rows, args.markdown))
     if args.json:
         write_text(args.json, json.dumps({"tracker": config.name, "row": args.ablation} | times, indent=2) + "\n")
     return 0

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from train_fixture import ToySource, toy_config
 
 from syncl_core.bench import training
+from syncl_core.bench.operations import Operations
 from syncl_core.cli import main
 from syncl_core.config import with_values
 from syncl_core.data.clips import ClipDataset, collate
@@ -37,6 +39,15 @@ def test_step_times_take_turns_on_the_same_clips(tmp_path, monkeypatch):
     assert training.step_times(row, baseline, clips, warmup=0, pairs=1)["step_ratio_spread"] == 0.0 and len(calls) == 2
 
 
+def test_operations_are_those_that_compute():
+    weight = torch.ones(2, 3, requires_grad=True)
+    with Operations() as operations:
+        total = torch.empty(3, 2).fill_(2.0).T.reshape(6) @ weight.reshape(6)  # fill, copy, dot
+        assert operations.count == 3
+        total.backward()  # ones, and a product
+    assert operations.count == 5
+
+
 def test_the_command_tells_the_ratio(tmp_path, capsys):
     config = tmp_path / "tiny.yaml"
     config.write_text(TINY)
@@ -46,7 +57,8 @@ def test_the_command_tells_the_ratio(tmp_path, capsys):
     said = capsys.readouterr().out
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines() if line.startswith("| ")]
     assert [row[0] for row in cells] == ["row", "---------", "table4a/1", "table4a/5"]
-    (_, theirs, one), (_, ours, ratio) = cells[2:]
+    (_, theirs, one, few), (_, ours, ratio, more) = cells[2:]
+    assert 500 < int(few) < int(more) < 2 * int(few)
     assert json.loads((tmp_path / "steps.json").read_text())["step_seconds"] == pytest.approx(float(ours), abs=1e-3)
     assert one == "1" and float(theirs) > 0 and float(ours) > 0 and 0.1 < float(ratio.split()[0]) < 10
 
@@ -61,7 +73,8 @@ def test_a_frozen_encoder_has_seen_all_clips_before(tmp_path, monkeypatch):
     see = EncodedFrames.__call__
     monkeypatch.setattr(EncodedFrames, "__call__", lambda self, clip: events.append("see") or see(self, clip))
     training.measure_steps(config, "table4a/5", "cpu", warmup=1, pairs=1)
-    assert events == ["see"] * 4 + ["step"] * 4  # two batches, two rows
+    # Two batches, two rows; then each row's operations are counted once, on maps that are known.
+    assert events == ["see"] * 4 + ["step"] * 4 + ["see"] * 2
 
 
 def test_no_scenes_are_opened_that_are_not_timed(monkeypatch):
