@@ -1,6 +1,7 @@
 """On a device that is not the host all is as on the CPU, nothing of the host takes part, and nobody waits."""
 
 import numpy as np
+import other_autocast
 import pytest
 import torch
 from other_device import ELSEWHERE, Elsewhere
@@ -148,6 +149,34 @@ def test_training_there_is_the_same_and_reads_once_a_frame(model, syncl, helps):
         losses, device_losses = expected[0][0], found[0][0]
         _close(losses, device_losses)
         assert losses.keys() == device_losses.keys() and torch.isfinite(found[1][2][0])
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_bfloat16_as_on_a_gpu_fits_together(model):
+    """CUDA's autocast leaves other results in full precision than the CPU's, and operations ask for equal types."""
+    other_autocast.register()
+    config = _config(model, **({} if model["framework"] == "none" else HELPS))
+    dataset = ClipDataset(ToySource(), config)
+    with Elsewhere():
+        model, losses = ClipModel(_tracker(config), Criterion(config)), []
+        for device, precision in (("cpu", torch.float32), (ELSEWHERE, torch.bfloat16)):
+            clip = collate([dataset[0], dataset[2]]).to(device)
+            set_training(model.to(device), config.train)
+            torch.manual_seed(0)  # of the helpers' draws
+            with torch.autocast(torch.device(device).type, precision, enabled=precision == torch.bfloat16):
+                loss = total_loss(model(clip.frames, clip.targets))
+            losses.append(loss.total.item())
+        loss.total.backward()
+        assert losses[0] == pytest.approx(losses[1], rel=0.1) and losses[0] != pytest.approx(losses[1], rel=1e-6)
+        assert all(p.grad.isfinite().all().item() for p in model.parameters() if p.requires_grad)
+        with torch.no_grad(), torch.autocast("elsewhere", torch.bfloat16):
+            half = torch.ones(2, 2, device=ELSEWHERE) @ torch.ones(2, 2, device=ELSEWHERE)
+            assert (half.dtype, half.exp().dtype) == (torch.bfloat16, torch.float32)
+            state = model.eval().tracker.init_state(2, ELSEWHERE)
+            types = [x.dtype for x in _pytree.tree_leaves(state)]
+            for frame in clip.frames:
+                state, _ = model.tracker.step(state, frame)
+            assert [x.dtype for x in _pytree.tree_leaves(state)] == types
 
 
 @pytest.mark.parametrize("name", ["pf_track petr", "mutr3d proposals"])
