@@ -15,9 +15,8 @@ from syncl_core.config import SynclConfig
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.training.ablations import ablated, baseline_of
-from syncl_core.training.clip_model import total_loss
 from syncl_core.training.distributed import join
-from syncl_core.training.run import Run, make_run, optimise, with_kept_maps
+from syncl_core.training.run import Run, clip_loss, make_run, optimise, with_kept_maps
 from syncl_core.training.sources import training_source
 
 _WARMUP, _PAIRS, _CLIPS = 2, 12, 4
@@ -46,10 +45,8 @@ def measure_steps(
 
 def step_operations(run: Run, clip: Clip) -> int:
     """Of the way to the loss and back; the optimiser's differ between devices."""
-    clip = clip.to(run.workers.device)
-    memories = run.encoded(clip) if run.encoded else None
     with Operations() as operations:
-        total_loss(run.distributed(clip.frames, clip.targets, memories)).total.backward()
+        clip_loss(run, clip.to(run.workers.device)).total.backward()
     run.optimizer.zero_grad()
     return operations.count
 

@@ -96,19 +96,10 @@ def _bench_training(args: argparse.Namespace) -> int:
     given = {"warmup": args.warmup, "pairs": args.frames}
     times = measure_steps(config, args.ablation, args.device, **{k: v for k, v in given.items() if v is not None})
     print(f"{config.name} on {times['device']}, {torch.get_num_threads()} threads: a step of the optimiser", end="\n\n")
+    ratio = f"{times['step_ratio']:.3f} +- {times['step_ratio_spread']:.3f}"
     rows = [
-        [
-            baseline_of(args.ablation),
-            f"{times['baseline_step_seconds']:.3f}",
-            "1",
-            f"{times['baseline_step_operations']}",
-        ],
-        [
-            args.ablation,
-            f"{times['step_seconds']:.3f}",
-            f"{times['step_ratio']:.3f} +- {times['step_ratio_spread']:.3f}",
-            f"{times['step_operations']}",
-        ],
+        [row, f"{times[f'{kind}step_seconds']:.3f}", against, str(times[f"{kind}step_operations"])]
+        for row, kind, against in ((baseline_of(args.ablation), "baseline_", "1"), (args.ablation, "", ratio))
     ]
     print(format_table(["row", "s, median", "ratio", "operations"], rows, args.markdown))
     if args.json:

@@ -118,8 +118,8 @@ class ClipModel(nn.Module):
 
 
 class _NoPart(torch.autograd.Function):
-    """Zero, of which every parameter has a gradient of zero. Sums times zero would cost a step of a small network on a
-    GPU an eighth of its kernels."""
+    """Zero, of which every parameter has a gradient of zero. Sums times zero would be a tenth of all operations of a
+    small network's step, and a GPU waits for their launches."""
 
     @staticmethod
     def forward(ctx, *parameters: torch.Tensor) -> torch.Tensor:

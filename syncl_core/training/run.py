@@ -22,7 +22,7 @@ from syncl_core.losses.criterion import Criterion
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training import snapshot
-from syncl_core.training.clip_model import ClipModel, prepare, set_training, total_loss
+from syncl_core.training.clip_model import ClipLoss, ClipModel, prepare, set_training, total_loss
 from syncl_core.training.distributed import Workers, any_of, distribute, gather
 from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -178,15 +178,12 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
 
     Raises InputError naming iteration and clips if the loss is not finite; the weights are then as before.
     """
-    config, device = run.config.train, run.workers.device
+    config = run.config.train
     set_learning_rate(run.optimizer, learning_rate(config, iteration, run.iterations))
-    clip = _blanked(clip.to(device), run.config, iteration)
-    half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    clip = _blanked(clip.to(run.workers.device), run.config, iteration)
     where = f"iteration {iteration + 1}, {'; '.join(clip.names)}"
     try:
-        memories = run.encoded(clip) if run.encoded else None  # in full precision, as inference has them
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss = total_loss(run.distributed(clip.frames, clip.targets, memories))
+        loss = clip_loss(run, clip)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     run.optimizer.zero_grad(set_to_none=True)
@@ -203,6 +200,15 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
     scalars = {"loss": loss.total.detach(), "gradient_norm": norms[0]}
     scalars |= {f"losses/{name}": value for name, value in loss.losses.items()}
     return scalars | {f"stats/{name}": value for name, value in loss.stats.items()}
+
+
+def clip_loss(run: Run, clip: Clip) -> ClipLoss:
+    """What the run's model says of a clip on its device, in the run's precision."""
+    precision, device = run.config.train.precision, run.workers.device
+    half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    memories = run.encoded(clip) if run.encoded else None  # in full precision, as inference has them
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        return total_loss(run.distributed(clip.frames, clip.targets, memories))
 
 
 def _blanked(clip: Clip, config: SynclConfig, iteration: int) -> Clip:

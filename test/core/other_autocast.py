@@ -5,6 +5,7 @@ The lists: https://docs.pytorch.org/docs/stable/amp.html#cuda-op-specific-behavi
 
 import torch
 from other_device import ELSEWHERE
+from torch import library
 from torch.utils import _pytree
 
 _HALF = (
@@ -18,16 +19,16 @@ _FULL = (
 )
 _WIDEST = "addcdiv addcmul atan2 bilinear cross dot grid_sampler index_put tensordot scatter_add cat stack"
 _OURS = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
-_LIBRARIES: list[torch.library.Library] = []
+_LIBRARIES: list[library.Library] = []
 
 
 def register() -> None:
     """Once in a process."""
     if _LIBRARIES:
         return
-    _LIBRARIES.extend(torch.library.Library(name, "IMPL", "AutocastPrivateUse1") for name in ("_", "aten"))
+    _LIBRARIES.extend(library.Library(name, "IMPL", "AutocastPrivateUse1") for name in ("_", "aten"))
     rest, ours = _LIBRARIES
-    rest.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    rest.fallback(library.fallthrough_kernel, "AutocastPrivateUse1")
     for names, choose in ((_HALF, lambda _: torch.bfloat16), (_FULL, lambda _: torch.float32), (_WIDEST, _widest)):
         for name in names.split():
             packet = getattr(torch.ops.aten, name)

@@ -6,6 +6,7 @@ device wait for each other. Built on what PyTorch has for backends in Python; a 
 
 import pytest
 import torch
+from torch import library
 from torch.utils import _pytree, backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
@@ -13,8 +14,7 @@ if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
     pytest.skip("this PyTorch has no devices in Python", allow_module_level=True)
 
 _ATEN = torch.ops.aten
-_COPIES = (_ATEN._to_copy.default, _ATEN.copy_.default)
-_INDICES_ON_THE_HOST = (_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default)
+_INDEXING = (_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default)
 
 
 class _Backend(backend_registration._DummyBackendModule):
@@ -70,13 +70,12 @@ class Elsewhere(TorchDispatchMode):
         tensors = [x for x in _pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         remote = [x for x in tensors if isinstance(x, _Remote)]
         place = torch.device(kwargs.get("device") or (ELSEWHERE if remote else "cpu"))
-        if function in _COPIES:
-            self._note_copy(function, args, place, kwargs.get("non_blocking", False))
-        elif remote and _asks_for_values(function, tensors):
-            self.reads.append(str(function))
-        elif remote and function not in _INDICES_ON_THE_HOST:
-            if local := [tuple(x.shape) for x in tensors if not isinstance(x, _Remote) and x.dim()]:
-                raise RuntimeError(f"{function}: tensors of two devices; on the host {local}")
+        if function is _ATEN._to_copy.default:
+            self.note_copy(args[0], place.type == "cpu", kwargs.get("non_blocking", False))
+        elif function is _ATEN.copy_.default:
+            self.note_copy(args[1], not isinstance(args[0], _Remote), any(args[2:]))
+        elif remote:
+            self._note_work(function, args, tensors)
         on_host = {"device": torch.device("cpu")} if "device" in kwargs else {}
         held_args, held_kwargs = _pytree.tree_map_only(_Remote, lambda x: x.held, (args, kwargs | on_host))
         result = function(*held_args, **held_kwargs)
@@ -85,26 +84,30 @@ class Elsewhere(TorchDispatchMode):
         result = _pytree.tree_map_only(torch.Tensor, _Remote, result)
         return return_and_correct_aliasing(function, args, kwargs, result) if remote else result
 
-    def _note_copy(self, function, args, place: torch.device, goes_on: bool) -> None:
-        source, target = args[-1] if function is _ATEN.copy_.default else args[0], args[0]
-        here = place.type == "cpu" if function is not _ATEN.copy_.default else not isinstance(target, _Remote)
-        if isinstance(source, _Remote) and here:
+    def note_copy(self, source: torch.Tensor, to_host: bool, goes_on: bool) -> None:
+        if isinstance(source, _Remote) and to_host:
+            self.reads.append("copy")
+        elif not isinstance(source, _Remote) and not to_host and not goes_on:
+            self.waits.append("copy")
+
+    def _note_work(self, function, args, tensors: list[torch.Tensor]) -> None:
+        """Raises RuntimeError where a GPU would."""
+        indices = [x for x in args[1] if x is not None] if function in _INDEXING else []
+        local = [x for x in tensors if not isinstance(x, _Remote) and x.dim() and all(x is not i for i in indices)]
+        if local:
+            raise RuntimeError(f"{function}: tensors of two devices; on the host {[tuple(x.shape) for x in local]}")
+        self.waits += [str(function) for index in indices if not isinstance(index, _Remote)]  # each is copied
+        masks = any(index.dtype == torch.bool for index in indices)
+        one_value = function in _INDEXING[1:] and args[2].numel() == 1  # a mask with one value needs no places
+        dynamic = torch.Tag.dynamic_output_shape in function.tags and function not in _INDEXING
+        if dynamic or (masks and not one_value) or function is _ATEN._local_scalar_dense.default:
             self.reads.append(str(function))
-        elif not isinstance(source, _Remote) and not here and not goes_on and source.dim():
-            self.waits.append(str(function))
-
-
-def _asks_for_values(function, tensors: list[torch.Tensor]) -> bool:
-    """Whether the host must know numbers to go on: for itself, or for the size of the result."""
-    if function is _ATEN.index.Tensor:
-        return any(index.dtype == torch.bool for index in tensors[1:])
-    return function is _ATEN._local_scalar_dense.default or torch.Tag.dynamic_output_shape in function.tags
 
 
 _active: list[Elsewhere] = []
 
 # Where PyTorch makes tensors of the device by itself, as for `x[..., [3, 8]]` and `torch.tensor([1, 2], device=...)`.
-_LIBRARY = torch.library.Library("aten", "IMPL")
+_LIBRARY = library.Library("aten", "IMPL")
 
 
 def _empty_strided(size, stride, *, dtype=None, **_):
@@ -117,7 +120,7 @@ def _empty(size, *, dtype=None, **_):
 
 def _copy_from(source, target, non_blocking=False):
     for traffic in _active:
-        traffic._note_copy(_ATEN.copy_.default, (target, source), ELSEWHERE, non_blocking)
+        traffic.note_copy(source, not isinstance(target, _Remote), non_blocking)
     ours, theirs = (x.held if isinstance(x, _Remote) else x for x in (target, source))
     ours.copy_(theirs)
     return target

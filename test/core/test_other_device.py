@@ -77,13 +77,18 @@ def _close(ours, theirs) -> None:
 def test_the_device_refuses_what_a_gpu_refuses_and_knows_who_waits():
     with Elsewhere() as traffic:
         there = torch.ones(3).to(ELSEWHERE, non_blocking=True)
-        assert (there + torch.tensor(2.0))[torch.tensor([0, 2])].device == ELSEWHERE and not traffic.waits
-        with pytest.raises(RuntimeError, match="tensors of two devices"):
-            there + torch.ones(3)
+        assert (there + torch.tensor(2.0))[there.long()].device == ELSEWHERE and not traffic.waits
+        for forbidden in (lambda: there + torch.ones(3), lambda: there.index_put_((there.long(),), torch.ones(3))):
+            with pytest.raises(RuntimeError, match="tensors of two devices"):
+                forbidden()
         assert not traffic.reads and there.sum().item() == 3 and there.tolist() == [1, 1, 1] and len(traffic.reads) == 2
         assert there[there > 0].shape == (3,) and there.nonzero().shape == (3, 1) and len(traffic.reads) == 4
         torch.tensor([0, 1], device=ELSEWHERE)
-        assert there[[0, 2]].shape == (2,) and len(traffic.waits) == 2
+        assert there[[0, 2]].shape == there[torch.tensor([0, 2])].shape == (2,) and len(traffic.waits) == 3
+        there[there > 5] = 0.0
+        assert len(traffic.reads) == 4
+        there[there > 0] = torch.ones(3).to(ELSEWHERE, non_blocking=True)
+        assert len(traffic.reads) == 5 and len(traffic.waits) == 3
         layer = torch.nn.Linear(3, 2).to(ELSEWHERE)
         layer(there).sum().backward()
         assert layer.weight.grad.cpu().tolist() == [[1, 1, 1]] * 2
