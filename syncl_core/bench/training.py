@@ -44,7 +44,7 @@ def measure_steps(
 
 
 def step_operations(run: Run, clip: Clip) -> int:
-    """Of the way to the loss and back; the optimiser's differ between devices."""
+    """Number of operations on the way to the loss and back; the optimiser's differ between devices."""
     with Operations() as operations:
         clip_loss(run, clip.to(run.workers.device)).total.backward()
     run.optimizer.zero_grad()

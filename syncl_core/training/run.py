@@ -203,7 +203,10 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
 
 
 def clip_loss(run: Run, clip: Clip) -> ClipLoss:
-    """What the run's model says of a clip on its device, in the run's precision."""
+    """What the run's model says of a clip on its device, in the run's precision.
+
+    Raises InputError where the network's output is not finite.
+    """
     precision, device = run.config.train.precision, run.workers.device
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     memories = run.encoded(clip) if run.encoded else None  # in full precision, as inference has them
