@@ -19,8 +19,9 @@ OWN_SET_NS = 50_000_000
 def match_to_samples(object_sets: Iterable[ObjectSet], samples: Iterable[tuple[str, int]]) -> dict[str, ObjectSet]:
     """Give every key frame (token, t_ns) of a scene the object set nearest in time, at most `OWN_SET_NS` away.
 
-    Pairs are formed closest first; a set serves one key frame only. A key frame left alone gets an empty set: the
-    evaluation wants every key frame, and a tracker that said nothing has no boxes.
+    Pairs are formed closest first, of equals the earliest, whatever order the sets come in; a set serves one key frame
+    only. A key frame left alone gets an empty set: the evaluation wants every key frame, and a tracker that said
+    nothing has no boxes.
     """
     return fill_samples(object_sets, samples, 0.0)[0]
 
