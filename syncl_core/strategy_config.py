@@ -44,7 +44,7 @@ class FilterConfig:
     #                      or all_pairs of a block
     iterations: int = 15  # of expectation-maximisation; see docs/design.md
     variance_floor: float = 1e-3  # of a component, squared cost
-    smoothing: float = 0.0  # share of the last frame's threshold in the next one's; 0 = each frame on its own
+    smoothing: float = 0.0  # share of the last clip's threshold in the next one's; 0 = each frame on its own
     threshold: float = 0.6  # of deta: the highest cost that passes
     force_best: bool = False  # an object's best query always passes
 

@@ -84,7 +84,7 @@ OPEN_CHOICES: dict[str, Ablation] = {
     "open/last_block_matched": _syncl("the last block's matching for all blocks", matching={"every_block": False}),
     "open/all_blocks_pool": _syncl("mixture fitted to the costs of all blocks", filter={"pool": "all_blocks"}),
     "open/all_pairs_pool": _syncl("mixture fitted to all pairs' costs", filter={"pool": "all_pairs"}),
-    "open/smooth_threshold": _syncl("threshold carried from frame to frame", filter={"smoothing": 0.9}),
+    "open/smooth_threshold": _syncl("threshold carried from clip to clip", filter={"smoothing": 0.9}),
     "open/no_threshold": _syncl("an object's K best queries, no threshold", filter={"method": "top_k"}),
     "open/half_parallel": _syncl("parallel decoder's loss at half weight", parallel={"weight": 0.5}),
     "open/empty_frames_taught": _syncl(

@@ -1,16 +1,18 @@
-"""All losses of one frame, and which row owns which object afterwards.
+"""All losses of a clip, and in every frame which row owns which object afterwards.
 
-    criterion = Criterion(config)
+    criterion, frames = Criterion(config), []
     for frame, targets in clip:
         observation = tracker.observe(state, frame, all_layers=True, parallel=config.syncl.decodes_twice(tracks=True))
-        result = criterion(observation, targets)
-        state = tracker.commit(observation, assigned(result.identity))
-        losses = result.losses | criterion.forecast(state, targets)
+        assignment = criterion.match(observation, targets)
+        frames.append(MatchedFrame(observation=observation, targets=targets, assignment=assignment))
+        state = tracker.commit(observation, assigned(assignment.identity))
+        losses = criterion.forecast(state, targets)
+    losses = criterion(frames).losses
 
-The loss of a clip is the sum of all entries over its frames. Scenes of a batch are averaged.
+Losses are sums over frames; scenes of a batch are averaged.
 """
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +20,10 @@ from torch import nn
 
 from syncl_core.config import SynclConfig
 from syncl_core.losses.forecast import forecast_loss
+from syncl_core.losses.frames import MatchedFrame, Said, Scenes, said, said_again, side_by_side
 from syncl_core.losses.matching import Assignment, assign
 from syncl_core.losses.padding import clean_targets
-from syncl_core.losses.set_loss import SetSums, average_over_processes, box_mean, class_mean, set_sums
+from syncl_core.losses.set_loss import SetSums, average_over_processes, box_mean, class_mean
 from syncl_core.losses.syncl.strategy import Strategy
 from syncl_core.tensors import Targets, device_value
 from syncl_core.tracking.base import Observation
@@ -28,19 +31,19 @@ from syncl_core.tracking.base import Observation
 
 @device_value
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameLoss:
-    """What a frame says about the network."""
+class Judgement:
+    """What the frames of a clip say about the network."""
 
     losses: dict[str, torch.Tensor]  # weighted scalars; the parallel decoder's where it ran
-    identity: torch.Tensor  # [B, M] int64 of the object that the row owns after the last layer's matching; -1 = none
-    stats: dict[str, torch.Tensor]  # scalars to watch, without gradient; NaN where the frame has nothing to measure
+    stats: dict[str, torch.Tensor]  # scalars to watch, without gradient; NaN where there is nothing to measure
 
 
 class Criterion(nn.Module):
     """The baseline's losses and, if `syncl.enabled`, those of SynCL.
 
     Its parameters are those of the contrastive term: they are trained with the tracker and are no part of it. A frame
-    is read on the host once, for the Hungarian method. Losses are float32 whatever autocast says.
+    is read on the host once, for the Hungarian method. Losses are float32 whatever autocast says, and of all frames at
+    once: on a GPU a small network waits for the launch of every kernel.
     """
 
     def __init__(self, config: SynclConfig):
@@ -52,13 +55,19 @@ class Criterion(nn.Module):
         self.strategy = Strategy(config) if config.syncl.enabled and tracks else None
         self.register_buffer("code_weights", torch.tensor(config.syncl.loss.code_weights), persistent=False)
 
-    def forward(self, observation: Observation, targets: Targets) -> FrameLoss:
-        """`observation` has all layers, and parallel rows if `syncl.decodes_twice`.
+    def match(self, observation: Observation, targets: Targets) -> Assignment:
+        """Which row of a frame answers for which object. `observation` has all layers.
 
         Raises InputError where the network's output is not finite.
         """
         with torch.autocast(observation.head.logits.device.type, enabled=False):
-            return self._frame_loss(observation, clean_targets(targets))
+            return assign(observation, clean_targets(targets), self.config.loss, self.refines)
+
+    def forward(self, frames: Sequence[MatchedFrame]) -> Judgement:
+        """Observations have parallel rows if `syncl.decodes_twice`: those of the first frames, without tracks, may lack
+        them."""
+        with torch.autocast(frames[0].observation.head.logits.device.type, enabled=False):
+            return self._judgement(frames)
 
     def forecast(self, state, targets: Targets) -> dict[str, torch.Tensor]:
         """The loss on the motion [B, K, F, 2] that `commit` predicted for the tracks of `state`, for PF-Track."""
@@ -70,52 +79,47 @@ class Criterion(nn.Module):
             error = forecast_loss(state.motion, state.track_id, clean_targets(targets), as_released)
         return {"forecast": config.forecast_weight * error}
 
-    def _frame_loss(self, observation: Observation, targets: Targets) -> FrameLoss:
-        head, config = observation.head, self.config.loss
-        assignment = assign(observation, targets, config, self.refines)
-        owner = assignment.target[-1]
-        serial_target, extra = assignment.target, None
+    def _judgement(self, frames: Sequence[MatchedFrame]) -> Judgement:
+        observations, scenes = [frame.observation for frame in frames], side_by_side(frames)
+        head, serial_target, extra = said([each.head for each in observations]), scenes.assignment.target, None
         if self.strategy is not None:
-            extra = self.strategy(observation, targets, assignment, self.code_weights)
+            extra = self.strategy(observations, head, scenes, self.code_weights)
             serial_target = extra.serial_target
-        counts = observation.valid.expand_as(serial_target)
-        serial = set_sums(head.logits, head.box, serial_target, counts, targets, config, self.code_weights)
+        serial = scenes.set_sums(head, serial_target, self.config.loss, self.code_weights)
         losses = self._set_losses(serial, extra.parallel if extra else None)
         if self.refines:
-            losses |= self._memory_losses(observation, owner, targets)
+            losses |= self._memory_losses(said_again([each.refined for each in observations]), scenes)
         if extra and extra.contrastive is not None:
             losses["contrastive"] = extra.contrastive
-        return FrameLoss(
-            losses=losses,
-            identity=torch.where(owner >= 0, targets.identity.gather(1, owner.clamp(min=0)), -1),
-            stats=_stats(assignment, targets) | (extra.stats if extra else {}),
-        )
+        return Judgement(losses=losses, stats=_stats(scenes) | (extra.stats if extra else {}))
 
     def _set_losses(self, serial: SetSums, parallel: SetSums | None) -> dict[str, torch.Tensor]:
-        """Both decoders' losses, summed over layers. In training mode the processes meet here."""
-        config, weight = self.config, self.config.parallel.weight
-        kinds = {"": (serial, 1.0)} | ({"parallel_": (parallel, weight)} if parallel else {})
-        if parallel and config.parallel.normalizer == "serial":
-            kinds["parallel_"] = (dataclasses.replace(parallel, positives=serial.positives), weight)
-        positives = torch.stack([sums.positives.mean(dim=1) for sums, _ in kinds.values()])
+        """Both decoders' losses of [L, T, B], summed over layers and frames. In training mode the processes meet here.
+
+        The parallel decoder's may be of the last frames only.
+        """
+        config = self.config
+        kinds = {"": (serial, 1.0)}
+        if parallel is not None:
+            if config.parallel.normalizer == "serial":
+                parallel = parallel.divided_as(serial)
+            kinds["parallel_"] = (parallel, config.parallel.weight)
+        averages = [sums.positives.mean(dim=2) for sums, _ in kinds.values()]
+        average = torch.cat(averages, dim=1)
         if self.training:
-            positives = average_over_processes(positives)
+            average = average_over_processes(average)
         losses = {}
-        for (kind, (sums, factor)), average in zip(kinds.items(), positives, strict=True):
+        parts = average.split([part.shape[1] for part in averages], dim=1)
+        for (kind, (sums, factor)), positives in zip(kinds.items(), parts, strict=True):
             of_class = class_mean(sums.of_class, sums.positives).sum()
             losses[f"{kind}class"] = factor * config.loss.class_weight * of_class
-            losses[f"{kind}box"] = factor * config.loss.box_weight * box_mean(sums.of_box, average).sum()
+            losses[f"{kind}box"] = factor * config.loss.box_weight * box_mean(sums.of_box, positives).sum()
         return losses
 
-    def _memory_losses(
-        self, observation: Observation, owner: torch.Tensor, targets: Targets
-    ) -> dict[str, torch.Tensor]:
-        """PF-Track's second say about the frame, by the last layer's owners [B, M]."""
-        refined, config = observation.refined, self.config.loss
-        sums = set_sums(
-            *(refined.logits[None], refined.box[None], owner[None], observation.valid[None]),
-            *(targets, config, self.code_weights),
-        )
+    def _memory_losses(self, refined: Said, scenes: Scenes) -> dict[str, torch.Tensor]:
+        """PF-Track's second say, by the last layer's owners."""
+        config = self.config.loss
+        sums = scenes.set_sums(refined, scenes.assignment.target[-1:], config, self.code_weights)
         return {
             "memory_class": config.class_weight * class_mean(sums.of_class, sums.positives).sum(),
             "memory_box": config.box_weight * class_mean(sums.of_box, sums.positives).sum(),
@@ -123,11 +127,8 @@ class Criterion(nn.Module):
 
 
 @torch.no_grad()
-def _stats(assignment: Assignment, targets: Targets) -> dict[str, torch.Tensor]:
-    """Per scene: objects, those among them that tracks own, and tracks."""
-    counts = {
-        "objects": targets.valid,
-        "persistent": assignment.tracks.persistent,
-        "tracks": assignment.tracks.track,
-    }
+def _stats(scenes: Scenes) -> dict[str, torch.Tensor]:
+    """Per scene and frame: objects, those among them that tracks own, and tracks."""
+    tracks = scenes.assignment.tracks
+    counts = {"objects": scenes.targets.valid, "persistent": tracks.persistent, "tracks": tracks.track}
     return {name: mask.sum(dim=1).float().mean() for name, mask in counts.items()}

@@ -31,6 +31,7 @@ class Assignment:
     rows: torch.Tensor  # [B, M] bool: object queries, which look for new objects
     tracks: TrackMatch
     target: torch.Tensor  # [L, B, M] int64 row of the ground truth; -1 = none
+    identity: torch.Tensor  # [B, M] int64 of the object that the row owns after the last layer; -1 = none
 
 
 def assign(observation: Observation, targets: Targets, config: LossConfig, refines: bool = False) -> Assignment:
@@ -43,7 +44,10 @@ def assign(observation: Observation, targets: Targets, config: LossConfig, refin
     tracks = match_tracks(observation.track_id, valid, targets)
     cost = matching_cost(head.logits.detach(), head.box.detach(), targets, config)
     found = match_objects(cost, rows, targets.valid & ~tracks.persistent, *_not_finite(observation, refines))
-    return Assignment(rows=rows, tracks=tracks, target=torch.where(tracks.track, tracks.target, found))
+    target = torch.where(tracks.track, tracks.target, found)
+    owner = target[-1]
+    identity = torch.where(owner >= 0, targets.identity.gather(1, owner.clamp(min=0)), -1)
+    return Assignment(rows=rows, tracks=tracks, target=target, identity=identity)
 
 
 def _not_finite(observation: Observation, refines: bool) -> tuple[torch.Tensor, tuple[str, ...]]:

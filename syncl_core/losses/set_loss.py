@@ -1,6 +1,6 @@
 """Focal and L1 loss of matched rows, summed per layer and scene, and their divisors (DETR's set loss)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import distributed
@@ -15,11 +15,19 @@ from syncl_core.tensors import Targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSums:
-    """Of every layer and scene, before division and weighting."""
+    """Of every layer and scene, before division and weighting: [L, B], or frame by frame [L, T, B]."""
 
-    of_class: torch.Tensor  # [L, B]
-    of_box: torch.Tensor  # [L, B]
-    positives: torch.Tensor  # [L, B] float32 number of rows with an object
+    of_class: torch.Tensor
+    of_box: torch.Tensor
+    positives: torch.Tensor  # float32 number of rows with an object
+
+    def split(self, frames: int) -> "SetSums":
+        """[L, T, B] of [L, T * B], the scenes of `frames` frames side by side."""
+        return SetSums(**{f.name: getattr(self, f.name).unflatten(1, (frames, -1)) for f in fields(self)})
+
+    def divided_as(self, other: "SetSums") -> "SetSums":
+        """These sums with the positives [L, T, B] of another's last frames."""
+        return replace(self, positives=other.positives[:, -self.positives.shape[1] :])
 
 
 def set_sums(
@@ -56,16 +64,16 @@ def set_sums(
 
 
 def class_mean(sums: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """[L]: each scene's sum [L, B] by its own positives, then the mean over scenes.
+    """[L]: each scene's sum [L, B] by its own positives, then the mean over scenes. [L, T] of [L, T, B].
 
     A scene is what a process was in the released training, so scenes may be spread over processes in any way.
     """
-    return (sums / positives.clamp(min=1)).mean(dim=1)
+    return (sums / positives.clamp(min=1)).mean(dim=-1)
 
 
 def box_mean(sums: torch.Tensor, average_positives: torch.Tensor) -> torch.Tensor:
-    """[L]: the scenes' mean [L, B] by the mean number of positives [L] over all scenes of all processes."""
-    return sums.mean(dim=1) / average_positives.clamp(min=1)
+    """[L, T]: the scenes' mean [L, T, B] by the mean number of positives [L, T] over all scenes of all processes."""
+    return sums.mean(dim=-1) / average_positives.clamp(min=1)
 
 
 def average_over_processes(value: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from syncl_core.losses.denoising import Denoising
 from syncl_core.losses.dense import DenseHead
+from syncl_core.losses.frames import MatchedFrame
 from syncl_core.tensors import Frame, Targets
 from syncl_core.tracking.base import Decision, Observation, Seen, Tracker, assigned
 from syncl_core.tracking.duplicates import without_duplicates
@@ -59,18 +60,19 @@ class ClipModel(nn.Module):
             return self._dense_only(frames[0], targets[0])
         strategy, framework = self.tracker.config.syncl, self.tracker.config.model.framework
         state = self._looked_at(before, self.tracker.init_state(frames[0].t_ns.shape[0], frames[0].images.device))
-        losses, stats = [], []
+        losses, seen = [], []
         memories = memories or (None,) * len(frames)
         for number, (frame, target, memory) in enumerate(zip(frames, targets, memories, strict=True), start=1):
             parallel = framework != "none" and strategy.decodes_twice(tracks=number > 1)
             observation = self.tracker.observe(state, frame, all_layers=True, parallel=parallel, memory=memory)
-            judged = self.criterion(observation, target)
-            losses += [judged.losses, self._helpers(observation.memory, frame, target)]
-            stats.append(judged.stats)
+            assignment = self.criterion.match(observation, target)
+            seen.append(MatchedFrame(observation=observation, targets=target, assignment=assignment))
+            losses.append(self._helpers(observation.memory, frame, target))
             if framework == "pf_track" or number < len(frames):
-                state = self.tracker.commit(observation, self._decision(observation, judged.identity, target))
+                state = self.tracker.commit(observation, self._decision(observation, assignment.identity, target))
                 losses.append(self.criterion.forecast(state, target))
-        return {"losses": _join(losses, torch.sum) | self._unused(), "stats": _join(stats, torch.nanmean)}
+        judged = self.criterion(seen)
+        return {"losses": judged.losses | _sums(losses) | self._unused(), "stats": judged.stats}
 
     @torch.no_grad()
     def _looked_at(self, frames: tuple[Frame, ...], state):
@@ -185,6 +187,6 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
     return [block for stage in stages for block in stage.children() if any(block.children())]
 
 
-def _join(parts: list[dict[str, torch.Tensor]], reduce) -> dict[str, torch.Tensor]:
+def _sums(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     names = dict.fromkeys(name for part in parts for name in part)
-    return {name: reduce(torch.stack([part[name].float() for part in parts if name in part])) for name in names}
+    return {name: torch.stack([part[name].float() for part in parts if name in part]).sum() for name in names}

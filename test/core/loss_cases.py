@@ -7,6 +7,7 @@ from tiny_tracker import tiny_config
 
 from syncl_core.config import config_from_dict
 from syncl_core.losses.criterion import Criterion
+from syncl_core.losses.frames import MatchedFrame
 from syncl_core.losses.matching import matching_cost
 from syncl_core.losses.padding import clean_targets
 from syncl_core.losses.syncl.query_filter import QueryFilter
@@ -95,8 +96,8 @@ def _first(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def leaves(observation: Observation) -> dict[str, torch.Tensor]:
     """Everything that gets a gradient, by name."""
     parts = {"head": observation.head, "parallel": observation.parallel, "refined": observation.refined}
-    values = {f"{p}.{n}": getattr(v, n) for p, v in parts.items() for n in ("logits", "box", "features")}
-    return values | {"parallel.raw": observation.parallel.raw}
+    values = {f"{p}.{n}": getattr(v, n) for p, v in parts.items() if v for n in ("logits", "box", "features")}
+    return values | ({"parallel.raw": observation.parallel.raw} if observation.parallel else {})
 
 
 def doubled(observation: Observation) -> Observation:
@@ -144,6 +145,25 @@ def make_criterion(strategy: StrategyConfig, framework: str = "pf_track") -> Cri
         for value in criterion.parameters():
             value.add_(torch.rand_like(value) * 0.4 - 0.2)
     return criterion
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A frame judged by itself."""
+
+    losses: dict[str, torch.Tensor]
+    stats: dict[str, torch.Tensor]
+    identity: torch.Tensor
+
+
+def matched(criterion: Criterion, observation: Observation, targets: Targets) -> MatchedFrame:
+    return MatchedFrame(observation=observation, targets=targets, assignment=criterion.match(observation, targets))
+
+
+def judge(criterion: Criterion, observation: Observation, targets: Targets) -> Judged:
+    frame = matched(criterion, observation, targets)
+    result = criterion([frame])
+    return Judged(losses=result.losses, stats=result.stats, identity=frame.assignment.identity)
 
 
 def contrast_weights(criterion: Criterion) -> dict | None:

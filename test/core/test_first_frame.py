@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from loss_cases import judge
 from test_overfit import TRACKERS
 from train_fixture import ToySource, toy_config
 
@@ -55,7 +56,7 @@ def test_nothing_is_lost_where_it_is_left_out(kind, monkeypatch):
     for number, (frame, target) in enumerate(zip(taught, targets, strict=True)):
         observation = observe(state, frame, all_layers=True, parallel=True)
         assert number or not observation.valid[:, tracker.config.model.num_queries :].any()
-        judged = model.criterion(observation, target)
+        judged = judge(model.criterion, observation, target)
         stats.append(judged.stats)
         losses += judged.losses.values()
         if number < 2 or tracker.config.model.framework == "pf_track":
@@ -80,4 +81,4 @@ def test_it_runs_where_the_first_frame_teaches_it(strategy):
     assert first["parallel_class"] > 0
     observation = model.tracker.observe(model.tracker.init_state(2), frames[0], all_layers=True)
     with pytest.raises(AssertionError, match="parallel rows"):
-        model.criterion(observation, targets[0])
+        judge(model.criterion, observation, targets[0])

@@ -1,11 +1,12 @@
 """The criterion against its slow twin: every loss and gradient, every switch of the strategy, padding and batches."""
 
+import dataclasses
 import math
 import random
 
 import pytest
 import torch
-from loss_cases import contrast_weights, doubled, leaves, make_case, make_criterion, make_strategy
+from loss_cases import contrast_weights, doubled, judge, leaves, make_case, make_criterion, make_strategy, matched
 from slow_frame_loss import SlowFrame
 
 from syncl_core.losses.syncl.contrastive import InstanceContrast, Pairs
@@ -81,7 +82,7 @@ def test_random_frames(seed):
 
 def _compare(strategy, observation, targets) -> None:
     criterion = make_criterion(strategy)
-    result = criterion(observation, targets)
+    result = judge(criterion, observation, targets)
     twin, weights = doubled(observation), contrast_weights(criterion)
     slow = SlowFrame(twin, targets, strategy, weights)
     expected = slow.losses()
@@ -99,6 +100,31 @@ def _compare(strategy, observation, targets) -> None:
             *(gradients[name].double(), expected_gradient),
             **{"atol": 2e-5, "rtol": 1e-3, "msg": lambda text, name=name: f"{name}: {text}"},
         )
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_clip_is_the_sum_of_its_frames(switch):
+    """Frames differ in objects and tracks; the first one has no track and was not decoded twice if it need not be."""
+    strategy = make_strategy(SWITCHES[switch])
+    criterion, frames = make_criterion(strategy), []
+    for seed, name in enumerate(("first_frame", "usual", "no_objects", "only_persistent", "one_persistent")):
+        observation, targets = make_case(20 + seed, **CASES[name])
+        alone = not strategy.decodes_twice(tracks=name != "first_frame")
+        frames.append((dataclasses.replace(observation, parallel=None) if alone else observation, targets))
+    singles = [judge(criterion, *frame) for frame in frames]
+    whole = criterion([matched(criterion, *frame) for frame in frames])
+    for name, value in whole.losses.items():
+        parts = [single.losses[name] for single in singles if name in single.losses]
+        torch.testing.assert_close(value, torch.stack(parts).sum(), msg=lambda text, name=name: f"{name}: {text}")
+    assert {name for single in singles for name in single.losses} == set(whole.losses)
+    for name, value in whole.stats.items():
+        parts = [single.stats[name] for single in singles if name in single.stats]
+        torch.testing.assert_close(value, torch.stack(parts).nanmean(), msg=lambda text, name=name: f"{name}: {text}")
+    inputs = {f"{i}.{name}": leaf for i, frame in enumerate(frames) for name, leaf in leaves(frame[0]).items()}
+    inputs |= dict(criterion.named_parameters())
+    expected = _gradients(sum(value for single in singles for value in single.losses.values()), inputs)
+    for name, gradient in _gradients(sum(whole.losses.values()), inputs).items():
+        torch.testing.assert_close(gradient, expected[name], msg=lambda text, name=name: f"{name}: {text}")
 
 
 def _gradients(total: torch.Tensor, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -134,7 +160,7 @@ def test_every_switch_changes_something(switch):
     outcomes = []
     for s in (strategy, make_strategy({})):
         observation, targets = make_case(7, **CASES["some_first_frame"])
-        result = make_criterion(s)(observation, targets)
+        result = judge(make_criterion(s), observation, targets)
         grads = torch.autograd.grad(sum(result.losses.values()), observation.parallel.features, allow_unused=True)
         outcomes.append((result.losses, grads[0]))
     (ours, our_grad), (default, default_grad) = outcomes

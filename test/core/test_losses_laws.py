@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from loss_cases import leaves, make_case, make_criterion, make_strategy, scene_objects
+from loss_cases import judge, leaves, make_case, make_criterion, make_strategy, scene_objects
 from slow_losses import forecast
 
 from syncl_core.errors import InputError
@@ -14,7 +14,7 @@ def test_unused_entries_change_nothing():
     """More empty rows of ground truth, more free slots, other garbage in them: the same numbers."""
     criterion = make_criterion(make_strategy({"contrastive": {"anchor": "symmetric"}}))
     observation, targets = make_case(3)
-    expected = criterion(observation, targets)
+    expected = judge(criterion, observation, targets)
 
     def widen(x: torch.Tensor, dim: int, fill) -> torch.Tensor:
         shape = list(x.shape)
@@ -34,7 +34,7 @@ def test_unused_entries_change_nothing():
         names = ("logits", "box", "features")
         rows = {n: widen(getattr(value, n).detach(), dim, float("nan")).requires_grad_() for n in names}
         wide = dataclasses.replace(wide, **{part: dataclasses.replace(value, **rows)})
-    result = criterion(wide, more)
+    result = judge(criterion, wide, more)
     for name, value in expected.losses.items():
         torch.testing.assert_close(result.losses[name], value, atol=1e-6, rtol=1e-6)
     assert torch.equal(result.identity[:, : expected.identity.shape[1]], expected.identity)
@@ -61,8 +61,8 @@ def test_a_batch_is_the_mean_of_its_scenes():
     """Box losses share one divisor: there the mean is weighted by the scenes' positives."""
     criterion = make_criterion(make_strategy({}))
     observation, targets = make_case(11, objects=(5, 2, 4), tracks=(2, 1, 3), vanished=(0, 1, 1))
-    whole = criterion(observation, targets)
-    singles = [criterion(_scene(observation, b), _scene(targets, b)) for b in range(3)]
+    whole = judge(criterion, observation, targets)
+    singles = [judge(criterion, _scene(observation, b), _scene(targets, b)) for b in range(3)]
     for name, value in whole.losses.items():
         values = torch.stack([single.losses[name] for single in singles])
         if name == "box":  # all objects find a row, so that positives are objects
@@ -111,7 +111,7 @@ def test_what_is_not_finite_is_named(part, name, says):
     (broken if part == "refined" else broken[layer])[1, 4, 3] = float("inf" if name == "box" else "nan")
     observation = dataclasses.replace(observation, **{part: dataclasses.replace(value, **{name: broken})})
     with pytest.raises(InputError) as error:
-        make_criterion(make_strategy({}))(observation, targets)
+        judge(make_criterion(make_strategy({})), observation, targets)
     assert says in str(error.value) and f"decoder layer {layer}, scene 1 of the batch, row 4" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -119,9 +119,9 @@ def test_what_is_not_finite_is_named(part, name, says):
 def test_losses_stay_float32_under_autocast():
     observation, targets = make_case(2)
     criterion = make_criterion(make_strategy({}))
-    expected = criterion(observation, targets)
+    expected = judge(criterion, observation, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = criterion(observation, targets)
+        result = judge(criterion, observation, targets)
     for name, value in expected.losses.items():
         assert torch.equal(result.losses[name], value)
         assert value.dtype == torch.float32
@@ -132,9 +132,9 @@ def test_unknown_velocities_do_not_count():
     criterion = make_criterion(make_strategy({"enabled": False}))
     unknown = targets.box.clone()
     unknown[..., 8:] = float("nan")
-    result = criterion(observation, dataclasses.replace(targets, box=unknown))
+    result = judge(criterion, observation, dataclasses.replace(targets, box=unknown))
     weights = make_strategy({"enabled": False, "loss": {"code_weights": [1.0] * 8 + [0.0] * 2}})
-    expected = make_criterion(weights)(observation, targets)
+    expected = judge(make_criterion(weights), observation, targets)
     for name, value in expected.losses.items():
         torch.testing.assert_close(result.losses[name], value)
     sum(result.losses.values()).backward()
@@ -144,7 +144,7 @@ def test_unknown_velocities_do_not_count():
 def test_a_detector_has_no_second_pass_and_no_strategy():
     criterion = make_criterion(make_strategy({}), framework="none")
     observation, targets = make_case(6, tracks=(0, 0), vanished=(0, 0))
-    result = criterion(dataclasses.replace(observation, parallel=None), targets)
+    result = judge(criterion, dataclasses.replace(observation, parallel=None), targets)
     assert set(result.losses) == {"class", "box"}
     assert ((result.identity >= 0).sum(dim=1) == targets.valid.sum(dim=1)).all()
     assert not list(criterion.parameters())

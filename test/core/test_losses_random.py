@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import leaves, make_case, make_criterion, make_strategy
+from loss_cases import judge, leaves, make_case, make_criterion, make_strategy
 
 from syncl_core.errors import InputError
 from syncl_core.losses.matching import match_tracks
@@ -54,7 +54,7 @@ def _all_alike(observation):
 @given(frame=frames(), name=st.sampled_from(list(STRATEGIES)))
 def test_losses_are_finite_and_everybody_owns_at_most_one(frame, name):
     observation, targets = frame
-    result = make_criterion(make_strategy(STRATEGIES[name]))(observation, targets)
+    result = judge(make_criterion(make_strategy(STRATEGIES[name])), observation, targets)
     total = sum(result.losses.values())
     assert total.isfinite()
     gradients = torch.autograd.grad(total, list(leaves(observation).values()), allow_unused=True)
@@ -86,4 +86,4 @@ def test_the_broken_row_is_named(frame, seed):
     broken[layer, scene, row, dice.randrange(broken.shape[-1])] = dice.choice([float("nan"), float("inf")])
     observation = dataclasses.replace(observation, head=dataclasses.replace(observation.head, **{field: broken}))
     with pytest.raises(InputError, match=f"decoder layer {layer}, scene {scene} of the batch, row {row}"):
-        make_criterion(make_strategy({}))(observation, targets)
+        judge(make_criterion(make_strategy({})), observation, targets)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from loss_cases import make_case, make_criterion, make_strategy
+from loss_cases import judge, make_case, make_criterion, make_strategy
 from tiny_tracker import drive, make_frame, stack, tiny_config, tiny_tracker
 from torch import distributed, multiprocessing
 
@@ -48,7 +48,7 @@ def _second_frame(tracker):
     """A state whose tracks own three objects of the second frame, as a leaf, and that frame's observation."""
     with torch.no_grad():
         observation = tracker.observe(tracker.init_state(), drive(1)[0], all_layers=True)
-        identity = _criterion({"enabled": False})(observation, _world(0)).identity
+        identity = judge(_criterion({"enabled": False}), observation, _world(0)).identity
         state = tracker.commit(observation, assigned(identity))
     assert sorted(state.track_id[0][state.track_id[0] >= 0].tolist()) == [5, 8, 9, 11]
     state = dataclasses.replace(
@@ -66,14 +66,14 @@ def test_object_queries_of_the_parallel_decoder_do_not_touch_tracks_before_the_c
     """There is no attention between them; only the contrastive term joins them."""
     state, observation = _second_frame(tiny_tracker(34))
     criterion = _criterion({"parallel": {"track_loss": False}})
-    losses = criterion(observation, _world(1)).losses
+    losses = judge(criterion, observation, _world(1)).losses
     assert losses["parallel_box"] > 0 and losses["contrastive"] > 0
     assert _grads([losses["parallel_class"], losses["parallel_box"]], state) == 0.0
     assert _grads([losses["contrastive"]], state) == 0.0  # all pairs begin alike
     torch.nn.init.normal_(criterion.strategy.contrast.mlp[-1].weight)
-    assert _grads([criterion(observation, _world(1)).losses["contrastive"]], state) > 0
+    assert _grads([judge(criterion, observation, _world(1)).losses["contrastive"]], state) > 0
     assert _grads([losses["class"], losses["box"]], state) > 0
-    tracks_too = _criterion({})(observation, _world(1)).losses
+    tracks_too = judge(_criterion({}), observation, _world(1)).losses
     assert _grads([tracks_too["parallel_class"], tracks_too["parallel_box"]], state) > 0
 
 
@@ -132,7 +132,7 @@ def test_a_clip_teaches_every_parameter_and_its_loss_falls(values):
         state, losses = tracker.init_state(), []
         for step, frame in enumerate(drive(3)):
             observation = tracker.observe(state, frame, True, criterion.config.needs_parallel)
-            result = criterion(observation, _world(step))
+            result = judge(criterion, observation, _world(step))
             state = tracker.commit(observation, assigned(result.identity))
             losses += [*result.losses.values(), *criterion.forecast(state, _world(step)).values()]
             present = _world(step)
@@ -156,11 +156,11 @@ def test_scenes_of_a_real_batch_are_averaged():
     both = Targets(**{f.name: torch.cat([getattr(w, f.name) for w in worlds]) for f in dataclasses.fields(Targets)})
     frames = [make_frame(1), make_frame(2)]
     observation = tracker.observe(tracker.init_state(2), stack(frames), True, True)
-    whole = criterion(observation, both).losses["class"]
+    whole = judge(criterion, observation, both).losses["class"]
     singles = []
     for frame, world in zip(frames, worlds, strict=True):
         observation = tracker.observe(tracker.init_state(), frame, True, True)
-        singles.append(criterion(observation, world).losses["class"])
+        singles.append(judge(criterion, observation, world).losses["class"])
     torch.testing.assert_close(torch.stack(singles).mean(), whole)
 
 
@@ -189,7 +189,7 @@ def _gradient(scene: int | None) -> torch.Tensor:
             value, logits=value.logits.nan_to_num() * shared, box=value.box.nan_to_num() * shared
         )
         observation = dataclasses.replace(observation, **{part: moved})
-    losses = criterion(observation, targets).losses
+    losses = judge(criterion, observation, targets).losses
     return torch.autograd.grad(sum(losses.values()), shared)[0]
 
 

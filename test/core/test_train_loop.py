@@ -281,7 +281,7 @@ def test_training_is_the_ordinary_unroll(tmp_path):
     state, seen = tracker.init_state(), []
     for frame, targets in zip(clip.frames, clip.targets, strict=True):
         observation = tracker.observe(state, frame, all_layers=True, parallel=True)
-        state = tracker.commit(observation, assigned(criterion(observation, targets).identity))
+        state = tracker.commit(observation, assigned(criterion.match(observation, targets).identity))
         seen.append(sorted(state.track_id[0][state.track_id[0] >= 0].tolist()))
     assert seen == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 3]]  # the fourth is born late, the third leaves
     assert list(itertools.chain(*seen))

@@ -75,9 +75,9 @@ class QueryFilter(nn.Module):
         return fitted if config.smoothing == 0 else self._smooth(fitted)
 
     def _smooth(self, fitted: torch.Tensor) -> torch.Tensor:
-        """The running mean over frames of thresholds [L, B], for every scene that has one.
+        """The running mean over calls of thresholds [L, B], for every scene that has one.
 
-        Of the scenes of all processes: all remember the same, and a snapshot of one holds what all knew.
+        Of the scenes of all frames and processes: all remember the same, and a snapshot of one holds what all knew.
         """
         known = ~fitted.isnan()
         sums = torch.stack([fitted.nansum(dim=1), known.sum(dim=1).double()])

@@ -1,28 +1,29 @@
-"""SynCL's part in a frame's loss: matching, filter, parallel decoder and contrastive term put together."""
+"""SynCL's part in the loss of a clip: matching, filter, parallel decoder and contrastive term put together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from syncl_core.config import SynclConfig
-from syncl_core.losses.matching import Assignment
-from syncl_core.losses.set_loss import SetSums, set_sums
+from syncl_core.losses.frames import Said, Scenes, said
+from syncl_core.losses.set_loss import SetSums
 from syncl_core.losses.syncl.contrastive import InstanceContrast, find_pairs
 from syncl_core.losses.syncl.hybrid_matching import OneToMany, match_one_to_many
 from syncl_core.losses.syncl.parallel_loss import parallel_targets
 from syncl_core.losses.syncl.query_filter import QueryFilter
-from syncl_core.tensors import Targets
+from syncl_core.models.heads import HeadOutput
 from syncl_core.tracking.base import Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyLoss:
-    """What SynCL adds to the loss of a frame."""
+    """What SynCL adds to the loss of T frames."""
 
-    parallel: SetSums | None  # the parallel decoder's, where there is one
+    parallel: SetSums | None  # the parallel decoder's, of the last frames: those where it ran
     contrastive: torch.Tensor | None  # scalar, weighted
-    serial_target: torch.Tensor  # [L, B, M] int64 what the ordinary decoder learns; -1 = background
+    serial_target: torch.Tensor  # [L, T * B, M] int64 what the ordinary decoder learns; -1 = background
     stats: dict[str, torch.Tensor]
 
 
@@ -37,55 +38,75 @@ class Strategy(nn.Module):
         self.slots = config.track.slots
 
     def forward(
-        self, observation: Observation, targets: Targets, assignment: Assignment, code_weights: torch.Tensor
+        self, observations: Sequence[Observation], head: Said, scenes: Scenes, code_weights: torch.Tensor
     ) -> StrategyLoss:
-        config, serial_target = self.config, assignment.target
-        output = observation.parallel if config.needs_parallel else observation.head
-        if output is None:
-            assert not config.decodes_twice(tracks=False), "SynCL needs an observation with parallel rows"
-            return StrategyLoss(parallel=None, contrastive=None, serial_target=serial_target, stats={})
-        many = match_one_to_many(
-            *(output.logits, output.box, assignment.rows, targets, assignment.tracks),
-            *(self.query_filter, config.matching, config.loss),
-        )
+        """`head`: what the ordinary decoder said in these observations, whose frames are `scenes`."""
+        config, serial_target = self.config, scenes.assignment.target
         if not config.needs_parallel:
+            many = self._match(head, scenes)
             # The row that tracking continues with stays matched; the others join it.
-            serial_target = torch.where(assignment.rows & (serial_target < 0), many.target, serial_target)
+            joins = scenes.assignment.rows & (serial_target < 0)
             return StrategyLoss(
-                parallel=None, contrastive=None, serial_target=serial_target, stats=_stats(many, assignment.rows)
+                parallel=None,
+                contrastive=None,
+                serial_target=torch.where(joins, many.target, serial_target),
+                stats=_stats(many, scenes),
             )
-        target, counts = parallel_targets(assignment.rows, assignment.tracks, many, assignment.target, config.parallel)
+        outputs = _parallel_outputs(observations, every=config.decodes_twice(tracks=False))
+        if not outputs:
+            return StrategyLoss(parallel=None, contrastive=None, serial_target=serial_target, stats={})
+        output, scenes = said(outputs), scenes.last(len(outputs))
+        many, own = self._match(output, scenes), scenes.assignment
+        target, counts = parallel_targets(own.rows, own.tracks, many, own.target, config.parallel)
         return StrategyLoss(
-            parallel=set_sums(output.logits, output.box, target, counts, targets, config.loss, code_weights),
-            contrastive=self._contrast(observation, assignment, many) if self.contrast else None,
+            parallel=scenes.set_sums(output, target, config.loss, code_weights, counts),
+            contrastive=self._contrast(outputs, scenes, many) if self.contrast else None,
             serial_target=serial_target,
-            stats=_stats(many, assignment.rows),
+            stats=_stats(many, scenes),
         )
 
-    def _contrast(self, observation: Observation, assignment: Assignment, many: OneToMany) -> torch.Tensor:
-        config, tracks = self.config.contrastive, assignment.tracks
-        output = observation.parallel
-        features = output.raw if config.features == "raw" else output.features
-        features = torch.where(observation.valid[..., None], features, 0.0)
-        target, vanished = many.target, None
-        if config.blocks == "last":
-            features, target = features[-1:], target[-1:]
+    def _match(self, output: Said, scenes: Scenes) -> OneToMany:
+        return match_one_to_many(
+            *(output.logits, output.box, scenes.assignment.rows, scenes.targets, scenes.assignment.tracks),
+            *(self.query_filter, self.config.matching, self.config.loss),
+        )
+
+    def _contrast(self, outputs: Sequence[HeadOutput], scenes: Scenes, many: OneToMany) -> torch.Tensor:
+        config, tracks = self.config.contrastive, scenes.assignment.tracks
+        last = slice(-1, None) if config.blocks == "last" else slice(None)
+        features = [(each.raw if config.features == "raw" else each.features)[last] for each in outputs]
+        features = torch.where(scenes.valid[..., None], torch.cat(features, dim=1), 0.0)
+        target, vanished = many.target[last], None
         if config.vanished_negatives:
             vanished = (tracks.track & (tracks.target < 0))[:, -self.slots :]
         # The last rows are those of tracks.
         count = min(tracks.persistent.shape[1] * self.config.filter.candidates, target.shape[2] - self.slots)
-        pairs = find_pairs(target, assignment.rows, tracks, count)
-        return config.weight * self.contrast(features, pairs, vanished).mean()
+        pairs = find_pairs(target, scenes.assignment.rows, tracks, count)
+        return config.weight * scenes.frames * self.contrast(features, pairs, vanished).mean()
+
+
+def _parallel_outputs(observations: Sequence[Observation], every: bool) -> list[HeadOutput]:
+    """Of the frames that were decoded twice: all of them, or all but the first ones."""
+    outputs = [each.parallel for each in observations if each.parallel is not None]
+    expected = observations if every else observations[len(observations) - len(outputs) :]
+    assert all(each.parallel is not None for each in expected), "SynCL needs an observation with parallel rows"
+    return outputs
 
 
 @torch.no_grad()
-def _stats(many: OneToMany, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of the last block: the filter's threshold, queries per object, and the share of objects without any."""
-    number = many.objects.sum().float()
-    matched = many.target[-1][:, :, None] == torch.arange(many.objects.shape[1], device=rows.device)
-    reached = (matched & rows[:, :, None]).any(dim=1) & many.objects
+def _stats(many: OneToMany, scenes: Scenes) -> dict[str, torch.Tensor]:
+    """Of the last block, the mean over the frames that have them: the filter's threshold, queries per object, and the
+    share of objects without any."""
+    rows, target = scenes.assignment.rows, many.target[-1]
+    matched = (target[:, :, None] == torch.arange(many.objects.shape[1], device=rows.device)) & rows[:, :, None]
+    reached = matched.any(dim=1) & many.objects
+
+    def per_frame(x: torch.Tensor) -> torch.Tensor:
+        return x.view(scenes.frames, -1).sum(dim=1)
+
+    objects = per_frame(many.objects).float()
     return {
-        "delta": many.threshold[-1].nanmean().float(),
-        "kept": ((many.target[-1] >= 0) & rows).sum() / number,
-        "left_out": 1 - reached.sum() / number,
+        "delta": many.threshold[-1].view(scenes.frames, -1).nanmean(dim=1).nanmean().float(),
+        "kept": (per_frame((target >= 0) & rows) / objects).nanmean(),
+        "left_out": (1 - per_frame(reached) / objects).nanmean(),
     }
