@@ -1,5 +1,6 @@
 """The device values: what the network takes, remembers and gives. Frames and shape letters are those of `types`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 
 import torch
@@ -117,3 +118,19 @@ class Targets:
     box: torch.Tensor  # [B, G, 10] box code
     motion: torch.Tensor  # [B, G, F, 2] xy displacement in the next F steps, metres
     motion_valid: torch.Tensor  # [B, G, F] bool; False = the object is not annotated so far ahead
+
+
+def pad_targets(targets: Sequence[Targets]) -> Targets:
+    """Several scenes' targets as a batch, padded with empty rows to the longest, at least one row."""
+    rows = max(1, *(t.identity.shape[1] for t in targets))
+
+    def join(name: str) -> torch.Tensor:
+        empty = -1 if name == "identity" else 0
+        return torch.cat([_with_rows(getattr(t, name), rows, empty) for t in targets])
+
+    return Targets(**{f.name: join(f.name) for f in fields(Targets)})
+
+
+def _with_rows(value: torch.Tensor, rows: int, empty: int) -> torch.Tensor:
+    missing = value.new_full((value.shape[0], rows - value.shape[1], *value.shape[2:]), empty)
+    return torch.cat([value, missing], dim=1)

@@ -18,9 +18,9 @@ from syncl_core.config import SynclConfig
 from syncl_core.data.augment import Augmentation, augmented_frame, draw_augmentation
 from syncl_core.data.camera_dropout import shown_objects, without_cameras
 from syncl_core.data.clip_source import ClipSource, frame_sets, future_objects, scenes_together
-from syncl_core.data.targets import clip_targets, pad_targets, trainable
+from syncl_core.data.targets import clip_targets, trainable
 from syncl_core.errors import InputError
-from syncl_core.tensors import Frame, Targets
+from syncl_core.tensors import Frame, Targets, pad_targets
 from syncl_core.types import FrameSet, ObjectSet
 
 _ORDER_KEY, _AUGMENT_KEY, _REDRAW_KEY = 2, 3, 4  # keep different draws with the same seed apart

@@ -50,22 +50,6 @@ def trainable(objects: ObjectSet, global_from_model: np.ndarray, config: SynclCo
     return objects.select(keep)
 
 
-def pad_targets(targets: Sequence[Targets]) -> Targets:
-    """Several scenes' targets of one moment as a batch, padded with empty rows to the longest, at least one row."""
-    rows = max(1, *(t.identity.shape[1] for t in targets))
-
-    def join(name: str) -> torch.Tensor:
-        empty = -1 if name == "identity" else 0
-        return torch.cat([_with_rows(getattr(t, name), rows, empty) for t in targets])
-
-    return Targets(**{name: join(name) for name in ("valid", "identity", "label", "box", "motion", "motion_valid")})
-
-
-def _with_rows(value: torch.Tensor, rows: int, empty: int) -> torch.Tensor:
-    missing = value.new_full((value.shape[0], rows - value.shape[1], *value.shape[2:]), empty)
-    return torch.cat([value, missing], dim=1)
-
-
 def _targets(
     objects: ObjectSet, identity: Sequence[int], ahead: Sequence[ObjectSet], pose: np.ndarray, config: SynclConfig
 ) -> Targets:

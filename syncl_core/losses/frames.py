@@ -5,14 +5,12 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from syncl_core.data.targets import pad_targets
 from syncl_core.losses.matching import Assignment, TrackMatch, match_tracks
 from syncl_core.losses.padding import clean_targets
 from syncl_core.losses.set_loss import SetSums, set_sums
 from syncl_core.models.heads import HeadOutput
-from syncl_core.models.reasoning import Refined
 from syncl_core.strategy_config import LossConfig
-from syncl_core.tensors import Targets
+from syncl_core.tensors import Targets, pad_targets
 from syncl_core.tracking.base import Observation
 
 
@@ -98,8 +96,8 @@ def said(outputs: Sequence[HeadOutput]) -> Said:
     )
 
 
-def said_again(refined: Sequence[Refined]) -> Said:
-    """Of all frames by what refines the decoder's last layer: one layer."""
+def said_again(refined: Sequence) -> Said:
+    """Of all frames by what refines the decoder's last layer (`Observation.refined`): one layer."""
     return Said(
         logits=torch.cat([each.logits for each in refined])[None],
         box=torch.cat([each.box for each in refined])[None],

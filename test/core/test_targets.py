@@ -9,8 +9,9 @@ import torch
 from train_fixture import OBJECTS, SIZES, ToySource, toy_config
 
 from syncl_core import geometry
-from syncl_core.data.targets import clip_targets, pad_targets, trainable
+from syncl_core.data.targets import clip_targets, trainable
 from syncl_core.models.box_code import code_yaw
+from syncl_core.tensors import pad_targets
 
 SOURCE, CONFIG = ToySource(key_frames=5), toy_config()
 
