@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   syncl ablate CONFIG --data /data/nuscenes --init detector.safetensors -o out/nuscenes --set train.epochs=6
   syncl ablate CONFIG --list                                        what would be trained
   syncl ablate --report out/ablation                                the page again, without training
+  syncl ablate --evaluate out/ablation --eval-data out/more --eval-split world_val -o out/again    on other scenes
 
 Every row and seed is an ordinary training run in OUT/ROW/seed-N, all from the same weights and with the same clips;
 rows that are the same network share it. The same command goes on after Ctrl-C, kill -9 or a crash and does only what is
@@ -53,6 +54,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--no-costs", action="store_true", help="do not measure times and memory after the runs")
     parser.add_argument("--list", action="store_true", help="print what would be trained and stop")
+    parser.add_argument(
+        "--evaluate",
+        default="",
+        metavar="OUT",
+        help="evaluate the runs of a comparison on --eval-data and stop",
+    )
     parser.add_argument("--report", default="", metavar="OUT", help="write the page of a comparison again and stop")
     parser.set_defaults(run=run)
 
@@ -64,9 +71,12 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.training.comparison import conduct
     from syncl_core.training.comparison.study import load_study
 
+    args.eval_data = args.eval_data or args.data
     if args.report:
         folder = Path(args.report)
         return _told(folder, conduct.report(folder, load_study(folder)))
+    if args.evaluate:
+        return _evaluated(args)
     if not args.config or not (args.output or args.list):
         raise InputError("syncl ablate needs CONFIG and -o OUT, or --report OUT; see syncl ablate --help")
     study = _study(args)
@@ -75,6 +85,34 @@ def run(args: argparse.Namespace) -> int:
         return 0
     folder = Path(args.output)
     return _told(folder, conduct.compare(folder, study, args.device, args.jobs, _version(), not args.no_costs))
+
+
+def _evaluated(args: argparse.Namespace) -> int:
+    """The runs of --evaluate on other scenes."""
+    from pathlib import Path
+
+    from syncl_core.errors import InputError
+    from syncl_core.training.comparison import conduct
+    from syncl_core.training.comparison.study import Place
+
+    folder, trained = Path(args.output), Path(args.evaluate)
+    if not args.output or folder.resolve() == trained.resolve() or args.config:
+        raise InputError("syncl ablate --evaluate OUT needs another folder, -o NEW, and no CONFIG")
+    _check_counts(args)
+    place = Place(data=args.eval_data, version=args.version, split=args.eval_split, scenes=args.eval_scenes)
+    return _told(folder, conduct.evaluate_again(folder, trained, place, args.device, args.jobs))
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    """Raises InputError naming the switch."""
+    from syncl_core.errors import InputError
+
+    for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0}.items():
+        if getattr(args, name) < least:
+            raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
+    for name, data in {"train-scenes": args.data, "eval-scenes": args.eval_data}.items():
+        if getattr(args, name.replace("-", "_")) and data != "world":
+            raise InputError(f"--{name}: only the world is drawn; leave it out for {data}")
 
 
 def _study(args: argparse.Namespace):
@@ -87,9 +125,7 @@ def _study(args: argparse.Namespace):
     from syncl_core.io.submission import check_submittable
     from syncl_core.training.comparison.study import Place, Study, choose_rows, detector_run, file_digest
 
-    for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0}.items():
-        if getattr(args, name) < least:
-            raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
+    _check_counts(args)
     # Scenes drawn for the comparison are all used, whatever CONFIG says of a training by itself.
     drawn = {"train": {"first_scene": 0, "scenes": 0}} if args.train_scenes else {}
     config = with_values(with_settings(load_config(args.config), args.set), drawn)
@@ -100,17 +136,13 @@ def _study(args: argparse.Namespace):
             f"{args.config}: train.clip_length: a clip of one frame has no tracks to teach; give a tracker"
         )
     check_submittable(config)  # all runs are evaluated
-    evaluation = args.eval_data or args.data
-    for name, data in {"train-scenes": args.data, "eval-scenes": evaluation}.items():
-        if getattr(args, name.replace("-", "_")) and data != "world":
-            raise InputError(f"--{name}: only the world is drawn; leave it out for {data}")
     is_detector = args.init.endswith((".yaml", ".yml"))
     study = Study(
         config=config,
         rows=choose_rows(args.tables),
         seeds=tuple(range(config.train.seed, config.train.seed + args.seeds)),
         training=Place(data=args.data, version=args.version, split=args.split, scenes=args.train_scenes),
-        evaluation=Place(data=evaluation, version=args.version, split=args.eval_split, scenes=args.eval_scenes),
+        evaluation=Place(data=args.eval_data, version=args.version, split=args.eval_split, scenes=args.eval_scenes),
         start="" if is_detector else args.init,
         start_digest=file_digest(args.init) if args.init and not is_detector else "",
         detector=with_values(load_config(args.init), drawn) if is_detector else None,

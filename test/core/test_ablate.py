@@ -101,6 +101,29 @@ def test_again_does_nothing_twice(place, whole, capsys):
     assert "- a run sees 4 clips, 0.0012 % of the paper's 337,560: a reduced budget" in page
 
 
+def test_the_same_networks_are_evaluated_on_other_scenes(place, whole, capsys):
+    other = place / "other"
+    write_tiny_nuscenes(other, sweeps_between=0, gaps_ms=(500,) * 5)  # longer scenes
+    arguments = ["ablate", "--evaluate", str(whole), "--eval-data", str(other), "--eval-split", "tiny_val"]
+    weights = {path: path.stat().st_mtime_ns for path in whole.rglob("last.*")}
+    assert main([*arguments, "-o", str(place / "again")]) == 0
+    assert "4 runs -> " in capsys.readouterr().out
+    ours, theirs = ({(run["row"], run["seed"]): run for run in _numbers(f)["runs"]} for f in (place / "again", whole))
+    assert ours.keys() == theirs.keys() and weights == {path: path.stat().st_mtime_ns for path in whole.rglob("last.*")}
+    for key, run in ours.items():
+        assert run["scores"] != theirs[key]["scores"] and run["digest"] != theirs[key]["digest"]
+        assert (run["curves"], run["iterations"]) == (theirs[key]["curves"], theirs[key]["iterations"])
+        assert not list((place / "again" / key[0] / f"seed-{key[1]}").glob("last.*"))
+    # On the scenes of the comparison itself nothing else comes out.
+    arguments[arguments.index(str(other))] = str(place / "data")
+    assert main([*arguments, "-o", str(place / "same")]) == 0
+    assert [run["scores"] for run in _numbers(place / "same")["runs"]] == [run["scores"] for run in theirs.values()]
+    assert main([*arguments, "-o", str(place / "again")]) == 2
+    assert "holds another run, evaluation.data: was " in capsys.readouterr().err
+    assert main([*arguments, "-o", str(whole)]) == 2
+    assert "needs another folder" in capsys.readouterr().err
+
+
 def _unfinished(folder: Path) -> list[Path]:
     """Runs that have a snapshot but no result."""
     return [path.parent for path in folder.rglob("last.pt") if not (path.parent / "result.json").exists()]

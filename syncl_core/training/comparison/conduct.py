@@ -23,16 +23,18 @@ from syncl_core.training.comparison.study import (
     PlannedRun,
     Study,
     detector_run,
+    load_study,
     planned,
     run_of,
     save_study,
 )
-from syncl_core.training.comparison.tasks import TrainTask, iterations_done
+from syncl_core.training.comparison.tasks import RESULT, EvaluateTask, TrainTask, iterations_done
 from syncl_core.training.distributed import Workers
 from syncl_core.training.run import LAST, num_iterations
 from syncl_core.training.sources import WORLD, training_source
 
 PAGE, ENCODED = "results.md", "encoded"
+_TRAINING_SECONDS, _EVALUATION_SECONDS = 20.0, 10.0  # of a scene of the world
 
 
 def compare(folder: Path, study: Study, device: str, jobs: int, version: str, costs: bool = True) -> dict:
@@ -58,6 +60,28 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
         return report(folder, study)
 
 
+def evaluate_again(folder: Path, trained: Path, evaluation: Place, device: str, jobs: int) -> dict:
+    """Evaluate the finished runs of the comparison in `trained` on other scenes, into `folder`. Returns the results.
+
+    Raises InputError as `compare` does.
+    """
+    study = replace(load_study(trained), evaluation=evaluation)
+    with locked(folder):
+        evaluation = _drawn(folder, evaluation, study, _EVALUATION_SECONDS)
+        _check_scenes(study, evaluation)
+        finished = [run for run in planned(study) if (trained / run.folder / RESULT).is_file()]
+        tasks = [
+            EvaluateTask(planned=run, folder=folder / run.folder, trained=trained / run.folder, evaluation=evaluation)
+            for run in finished
+        ]
+        for task in tasks:
+            task.check()
+        save_study(folder, study)
+        with _count(tasks, "evaluated") as look:
+            conduct([task for task in tasks if not task.finished], jobs, _devices(device, jobs), look)
+        return report(folder, study)
+
+
 def report(folder: Path, study: Study) -> dict:
     """Write results.json and results.md from what the runs left. Returns the results."""
     results = collect(folder, study)
@@ -68,33 +92,39 @@ def report(folder: Path, study: Study) -> dict:
 
 def _measure_costs(tasks: Sequence[CostTask], device: str) -> None:
     """One at a time, so that nothing of ours disturbs the clocks. What breaks is said and left out."""
-    with tqdm(total=len(tasks), desc="costs", unit="row", disable=None) as bar:
-
-        def look(working: Sequence[Task]) -> None:
-            bar.update(sum(task.finished for task in tasks) - bar.n)
-
+    with _count(tasks, "costs") as look:
         for name, reason in conduct(tasks, 1, _devices(device, 1), look).items():
             tqdm.write(f"{name}: {reason}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def _count(tasks: Sequence[Task], what: str) -> Iterator[Callable[[Sequence[Task]], None]]:
+    """A bar over tasks."""
+    with tqdm(total=len(tasks), desc=what, unit="run", disable=None) as bar:
+        yield lambda working: bar.update(sum(task.finished for task in tasks) - bar.n)
+
+
 def _draw(folder: Path, study: Study) -> tuple[Place, Place]:
     """Where scenes are to be found, once those of the world that are used many times are drawn."""
+    training = study.training
+    if training.scenes:
+        training = _drawn(folder, training, study, _TRAINING_SECONDS)
+    return training, _drawn(folder, study.evaluation, study, _EVALUATION_SECONDS)
+
+
+def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
+    """Where the scenes of a place are to be found, those of the world after drawing them."""
     from syncl_core.world.writer import WorldConfig, write_world
 
-    places = []
-    for place, seconds, drawn in ((study.training, 20.0, study.training.scenes), (study.evaluation, 10.0, True)):
-        if place.data == WORLD and drawn:
-            count, width = f"-{place.scenes}" if place.scenes else "", study.config.image.width
-            root = folder / f"world-{place.split}{count}-{width}"
-            if not root.exists():
-                print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
-                config = WorldConfig(
-                    split=place.split, scenes=place.scenes, seconds=seconds, image_width=width, sweeps=False
-                )
-                write_world(root, config, lambda items, count: tqdm(items, total=count, unit="sweep", disable=None))
-            place = Place(data=str(root))
-        places.append(place)
-    return tuple(places)
+    if place.data != WORLD:
+        return place
+    count, width = f"-{place.scenes}" if place.scenes else "", study.config.image.width
+    root = folder / f"world-{place.split}{count}-{width}"
+    if not root.exists():
+        print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
+        config = WorldConfig(split=place.split, scenes=place.scenes, seconds=seconds, image_width=width, sweeps=False)
+        write_world(root, config, lambda items, count: tqdm(items, total=count, unit="sweep", disable=None))
+    return Place(data=str(root))
 
 
 def _check_scenes(study: Study, evaluation: Place) -> None:
@@ -126,7 +156,7 @@ def _cost_tasks(folder: Path, study: Study, training: Place, evaluation: Place) 
             places = {"folder": folder / run.folder, "baseline_folder": folder / baseline.folder}
             data = {"training": training, "evaluation": evaluation, "encoded": folder / ENCODED}
             task = CostTask(planned=run, baseline=baseline, **places, **data)
-            if all((place / "result.json").is_file() for place in places.values()):
+            if all((place / RESULT).is_file() for place in places.values()):
                 tasks.setdefault(run.row, task)
                 break
     return [task for task in tasks.values() if not task.finished]

@@ -1,11 +1,9 @@
-"""One run of a comparison: an ordinary training, then official metrics of its last weights."""
+"""One run of a comparison: an ordinary training, then official metrics of its last weights; or these metrics alone."""
 
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from syncl_core.bench.measure import device_name
 from syncl_core.checkpoint import load_checkpoint
@@ -13,7 +11,7 @@ from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
 from syncl_core.training.comparison.study import Place, PlannedRun, file_digest, first_difference
-from syncl_core.training.distributed import join
+from syncl_core.training.distributed import Workers, join
 from syncl_core.training.evaluate import Evaluation
 from syncl_core.training.progress import LOG, read_log
 from syncl_core.training.run import LAST, SNAPSHOT, train
@@ -45,12 +43,7 @@ class TrainTask:
 
     def check(self) -> None:
         """Raise InputError if the folder holds another run."""
-        path = self.folder / SETTINGS
-        if path.is_file():
-            difference = first_difference(json.loads(path.read_text(encoding="utf-8")), self.planned.settings)
-            if difference:
-                raise InputError(f"{self.folder}: holds another run, {difference}; choose another -o")
-        elif (self.folder / SNAPSHOT).exists():
+        if not _holds(self.folder, self.planned) and (self.folder / SNAPSHOT).exists():
             raise InputError(f"{self.folder}: holds a run that is not of syncl ablate; choose another -o")
 
     def run(self, device: str) -> bool:
@@ -64,24 +57,67 @@ class TrainTask:
             raise InputError(f"{self.start}: has changed since the comparison began; all rows must start from the same")
         if not train(*(config, source, self.folder, workers), resume=resume, start=self.start, encoded=self.encoded):
             return False
-        clips = NuScenesClips(self.evaluation.data, config, self.evaluation.split, self.evaluation.version)
-        tracker = load_checkpoint(self.folder / LAST).to(workers.device)
-        iterations = read_log(self.folder)[-1]["iteration"]
-        scores = Evaluation(clips, self.folder / "evaluations", workers)(tracker, iterations)
-        self._write(scores, iterations, workers.device)
+        _evaluate(self.folder, self.folder, self.planned, self.evaluation, workers, self.version)
         return True
 
-    def _write(self, scores: dict[str, float], iterations: int, device: torch.device) -> None:
-        result = {
-            "row": self.planned.row,
-            "seed": self.planned.seed,
-            "digest": self.planned.digest,
-            "version": self.version,
-            "device": device_name(device),
-            "iterations": iterations,
-            "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
-        }
-        write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateTask:
+    """Evaluates into `folder` what a TrainTask has left in another one."""
+
+    planned: PlannedRun
+    folder: Path
+    trained: Path
+    evaluation: Place
+
+    @property
+    def name(self) -> str:
+        return self.planned.name
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / RESULT).is_file()
+
+    def check(self) -> None:
+        """Raise InputError if the folder holds another run."""
+        _holds(self.folder, self.planned)
+
+    def run(self, device: str) -> bool:
+        write_text(self.folder / SETTINGS, json.dumps(self.planned.settings, indent=1) + "\n")
+        version = json.loads((self.trained / RESULT).read_text(encoding="utf-8"))["version"]
+        write_text(self.folder / LOG, (self.trained / LOG).read_text(encoding="utf-8"))
+        _evaluate(self.folder, self.trained, self.planned, self.evaluation, join(device), version)
+        return True
+
+
+def _holds(folder: Path, planned: PlannedRun) -> bool:
+    """Whether the folder is that of a run. Raises InputError if it is another one."""
+    path = folder / SETTINGS
+    if path.is_file():
+        difference = first_difference(json.loads(path.read_text(encoding="utf-8")), planned.settings)
+        if difference:
+            raise InputError(f"{folder}: holds another run, {difference}; choose another -o")
+    return path.is_file()
+
+
+def _evaluate(
+    folder: Path, trained: Path, planned: PlannedRun, evaluation: Place, workers: Workers, version: str
+) -> None:
+    """Official metrics of the weights in `trained`, as the run's result in `folder`."""
+    clips = NuScenesClips(evaluation.data, planned.config, evaluation.split, evaluation.version)
+    tracker = load_checkpoint(trained / LAST).to(workers.device)
+    iterations = read_log(trained)[-1]["iteration"]
+    scores = Evaluation(clips, folder / "evaluations", workers)(tracker, iterations)
+    result = {
+        "row": planned.row,
+        "seed": planned.seed,
+        "digest": planned.digest,
+        "version": version,
+        "device": device_name(workers.device),
+        "iterations": iterations,
+        "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
+    }
+    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
 
 
 def iterations_done(folder: Path) -> int:
