@@ -1,15 +1,15 @@
 """All losses of a clip, and in every frame which row owns which object afterwards.
 
-    criterion, frames = Criterion(config), []
+    criterion, frames, losses = Criterion(config), [], []
     for frame, targets in clip:
         observation = tracker.observe(state, frame, all_layers=True, parallel=config.syncl.decodes_twice(tracks=True))
         assignment = criterion.match(observation, targets)
         frames.append(MatchedFrame(observation=observation, targets=targets, assignment=assignment))
         state = tracker.commit(observation, assigned(assignment.identity))
-        losses = criterion.forecast(state, targets)
-    losses = criterion(frames).losses
+        losses.append(criterion.forecast(state, targets))
+    losses.append(criterion(frames).losses)
 
-Losses are sums over frames; scenes of a batch are averaged.
+The loss of a clip is the sum of all entries. Frames are summed up, scenes of a batch averaged.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from syncl_core.tracking.base import Observation
 
 @device_value
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class CriterionLoss:
     """What the frames of a clip say about the network."""
 
     losses: dict[str, torch.Tensor]  # weighted scalars; the parallel decoder's where it ran
@@ -63,11 +63,10 @@ class Criterion(nn.Module):
         with torch.autocast(observation.head.logits.device.type, enabled=False):
             return assign(observation, clean_targets(targets), self.config.loss, self.refines)
 
-    def forward(self, frames: Sequence[MatchedFrame]) -> Judgement:
-        """Observations have parallel rows if `syncl.decodes_twice`: those of the first frames, without tracks, may lack
-        them."""
+    def forward(self, frames: Sequence[MatchedFrame]) -> CriterionLoss:
+        """Of a clip. Its observations have parallel rows if `syncl.decodes_twice`; the first ones may lack them."""
         with torch.autocast(frames[0].observation.head.logits.device.type, enabled=False):
-            return self._judgement(frames)
+            return self._losses_of(frames)
 
     def forecast(self, state, targets: Targets) -> dict[str, torch.Tensor]:
         """The loss on the motion [B, K, F, 2] that `commit` predicted for the tracks of `state`, for PF-Track."""
@@ -79,7 +78,7 @@ class Criterion(nn.Module):
             error = forecast_loss(state.motion, state.track_id, clean_targets(targets), as_released)
         return {"forecast": config.forecast_weight * error}
 
-    def _judgement(self, frames: Sequence[MatchedFrame]) -> Judgement:
+    def _losses_of(self, frames: Sequence[MatchedFrame]) -> CriterionLoss:
         observations, scenes = [frame.observation for frame in frames], side_by_side(frames)
         head, serial_target, extra = said([each.head for each in observations]), scenes.assignment.target, None
         if self.strategy is not None:
@@ -91,7 +90,7 @@ class Criterion(nn.Module):
             losses |= self._memory_losses(said_again([each.refined for each in observations]), scenes)
         if extra and extra.contrastive is not None:
             losses["contrastive"] = extra.contrastive
-        return Judgement(losses=losses, stats=_stats(scenes) | (extra.stats if extra else {}))
+        return CriterionLoss(losses=losses, stats=_stats(scenes) | (extra.stats if extra else {}))
 
     def _set_losses(self, serial: SetSums, parallel: SetSums | None) -> dict[str, torch.Tensor]:
         """Both decoders' losses of [L, T, B], summed over layers and frames. In training mode the processes meet here.
