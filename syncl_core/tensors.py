@@ -121,7 +121,7 @@ class Targets:
 
 
 def pad_targets(targets: Sequence[Targets]) -> Targets:
-    """Several scenes' targets as a batch, padded with empty rows to the longest, at least one row."""
+    """Several batches as one: B is the sum of theirs, G the largest of theirs and at least 1; new rows are empty."""
     rows = max(1, *(t.identity.shape[1] for t in targets))
 
     def join(name: str) -> torch.Tensor:

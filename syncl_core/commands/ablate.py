@@ -58,7 +58,7 @@ def add_parser(subparsers) -> None:
         "--evaluate",
         default="",
         metavar="OUT",
-        help="evaluate the runs of a comparison on --eval-data and stop",
+        help="evaluate the runs of a comparison on --eval-data and stop; what is for training alone is not looked at",
     )
     parser.add_argument("--report", default="", metavar="OUT", help="write the page of a comparison again and stop")
     parser.set_defaults(run=run)

@@ -20,7 +20,14 @@ from torch import nn
 
 from syncl_core.config import SynclConfig
 from syncl_core.losses.forecast import forecast_loss
-from syncl_core.losses.frames import MatchedFrame, Said, Scenes, said, said_again, side_by_side
+from syncl_core.losses.frames import (
+    MatchedFrame,
+    Predictions,
+    Scenes,
+    predictions_of,
+    refined_predictions,
+    side_by_side,
+)
 from syncl_core.losses.matching import Assignment, assign
 from syncl_core.losses.padding import clean_targets
 from syncl_core.losses.set_loss import SetSums, average_over_processes, box_mean, class_mean
@@ -80,14 +87,14 @@ class Criterion(nn.Module):
 
     def _losses_of(self, frames: Sequence[MatchedFrame]) -> CriterionLoss:
         observations, scenes = [frame.observation for frame in frames], side_by_side(frames)
-        head, serial_target, extra = said([each.head for each in observations]), scenes.assignment.target, None
+        head, serial_target, extra = predictions_of([each.head for each in observations]), scenes.target, None
         if self.strategy is not None:
             extra = self.strategy(observations, head, scenes, self.code_weights)
             serial_target = extra.serial_target
         serial = scenes.set_sums(head, serial_target, self.config.loss, self.code_weights)
         losses = self._set_losses(serial, extra.parallel if extra else None)
         if self.refines:
-            losses |= self._memory_losses(said_again([each.refined for each in observations]), scenes)
+            losses |= self._memory_losses(refined_predictions([each.refined for each in observations]), scenes)
         if extra and extra.contrastive is not None:
             losses["contrastive"] = extra.contrastive
         return CriterionLoss(losses=losses, stats=_stats(scenes) | (extra.stats if extra else {}))
@@ -115,10 +122,10 @@ class Criterion(nn.Module):
             losses[f"{kind}box"] = factor * config.loss.box_weight * box_mean(sums.of_box, positives).sum()
         return losses
 
-    def _memory_losses(self, refined: Said, scenes: Scenes) -> dict[str, torch.Tensor]:
+    def _memory_losses(self, refined: Predictions, scenes: Scenes) -> dict[str, torch.Tensor]:
         """PF-Track's second say, by the last layer's owners."""
         config = self.config.loss
-        sums = scenes.set_sums(refined, scenes.assignment.target[-1:], config, self.code_weights)
+        sums = scenes.set_sums(refined, scenes.target[-1:], config, self.code_weights)
         return {
             "memory_class": config.class_weight * class_mean(sums.of_class, sums.positives).sum(),
             "memory_box": config.box_weight * class_mean(sums.of_box, sums.positives).sum(),
@@ -128,6 +135,6 @@ class Criterion(nn.Module):
 @torch.no_grad()
 def _stats(scenes: Scenes) -> dict[str, torch.Tensor]:
     """Per scene and frame: objects, those among them that tracks own, and tracks."""
-    tracks = scenes.assignment.tracks
+    tracks = scenes.tracks
     counts = {"objects": scenes.targets.valid, "persistent": tracks.persistent, "tracks": tracks.track}
     return {name: mask.sum(dim=1).float().mean() for name, mask in counts.items()}

@@ -24,8 +24,8 @@ class MatchedFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a part of the network says about the rows."""
+class Predictions:
+    """What a part of the network says about the rows of N scenes."""
 
     logits: torch.Tensor  # [L, N, M, C]
     box: torch.Tensor  # [L, N, M, 10] box code
@@ -38,11 +38,13 @@ class Scenes:
     frames: int  # T
     valid: torch.Tensor  # [N, M] bool: the row means something
     targets: Targets  # [N, G]
-    assignment: Assignment
+    rows: torch.Tensor  # [N, M] bool: object queries
+    tracks: TrackMatch  # [N, M] and [N, G]
+    target: torch.Tensor  # [L, N, M] int64 row of `targets`, the matching of every frame; -1 = none
 
     def set_sums(
         self,
-        said: Said,
+        predictions: Predictions,
         target: torch.Tensor,  # [L, N, M] int64 row of `targets`; -1 = background
         config: LossConfig,
         code_weights: torch.Tensor,
@@ -50,28 +52,24 @@ class Scenes:
     ) -> SetSums:
         """Of every frame: [L, T, B]."""
         counts = self.valid.expand_as(target) if counts is None else counts
-        sums = set_sums(said.logits, said.box, target, counts, self.targets, config, code_weights)
+        sums = set_sums(predictions.logits, predictions.box, target, counts, self.targets, config, code_weights)
         return sums.split(self.frames)
 
     def last(self, frames: int) -> "Scenes":
         """Those of the last frames alone."""
         first = self.valid.shape[0] // self.frames * (self.frames - frames)
-        own = self.assignment
         return Scenes(
             frames=frames,
             valid=self.valid[first:],
-            targets=_rows(self.targets, first),
-            assignment=Assignment(
-                rows=own.rows[first:],
-                tracks=_rows(own.tracks, first),
-                target=own.target[:, first:],
-                identity=own.identity[first:],
-            ),
+            targets=_from(self.targets, first),
+            rows=self.rows[first:],
+            tracks=_from(self.tracks, first),
+            target=self.target[:, first:],
         )
 
 
 def side_by_side(frames: Sequence[MatchedFrame]) -> Scenes:
-    """Objects are padded to the frame that has most."""
+    """T frames of B scenes; objects are padded to the frame that has most."""
     targets = clean_targets(pad_targets([frame.targets for frame in frames]))
     track_id = torch.cat([frame.observation.track_id for frame in frames])
     valid = torch.cat([frame.observation.valid for frame in frames])
@@ -79,31 +77,28 @@ def side_by_side(frames: Sequence[MatchedFrame]) -> Scenes:
         frames=len(frames),
         valid=valid,
         targets=targets,
-        assignment=Assignment(
-            rows=torch.cat([frame.assignment.rows for frame in frames]),
-            tracks=match_tracks(track_id, valid, targets),
-            target=torch.cat([frame.assignment.target for frame in frames], dim=1),
-            identity=torch.cat([frame.assignment.identity for frame in frames]),
-        ),
+        rows=torch.cat([frame.assignment.rows for frame in frames]),
+        tracks=match_tracks(track_id, valid, targets),
+        target=torch.cat([frame.assignment.target for frame in frames], dim=1),
     )
 
 
-def said(outputs: Sequence[HeadOutput]) -> Said:
+def predictions_of(outputs: Sequence[HeadOutput]) -> Predictions:
     """Of all frames by one decoder."""
-    return Said(
+    return Predictions(
         logits=torch.cat([output.logits for output in outputs], dim=1),
         box=torch.cat([output.box for output in outputs], dim=1),
     )
 
 
-def said_again(refined: Sequence) -> Said:
+def refined_predictions(refined: Sequence) -> Predictions:
     """Of all frames by what refines the decoder's last layer (`Observation.refined`): one layer."""
-    return Said(
+    return Predictions(
         logits=torch.cat([each.logits for each in refined])[None],
         box=torch.cat([each.box for each in refined])[None],
     )
 
 
-def _rows(value: Targets | TrackMatch, first: int) -> Targets | TrackMatch:
+def _from(value: Targets | TrackMatch, first: int) -> Targets | TrackMatch:
     """Its scenes from the `first` on."""
     return type(value)(**{f.name: getattr(value, f.name)[first:] for f in fields(value)})

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from syncl_core.config import SynclConfig
-from syncl_core.losses.frames import Said, Scenes, said
+from syncl_core.losses.frames import Predictions, Scenes, predictions_of
 from syncl_core.losses.set_loss import SetSums
 from syncl_core.losses.syncl.contrastive import InstanceContrast, find_pairs
 from syncl_core.losses.syncl.hybrid_matching import OneToMany, match_one_to_many
@@ -38,14 +38,14 @@ class Strategy(nn.Module):
         self.slots = config.track.slots
 
     def forward(
-        self, observations: Sequence[Observation], head: Said, scenes: Scenes, code_weights: torch.Tensor
+        self, observations: Sequence[Observation], head: Predictions, scenes: Scenes, code_weights: torch.Tensor
     ) -> StrategyLoss:
-        """`head`: what the ordinary decoder said in these observations, whose frames are `scenes`."""
-        config, serial_target = self.config, scenes.assignment.target
+        """`head`: the ordinary decoder's predictions in these observations, whose frames are `scenes`."""
+        config, serial_target = self.config, scenes.target
         if not config.needs_parallel:
             many = self._match(head, scenes)
             # The row that tracking continues with stays matched; the others join it.
-            joins = scenes.assignment.rows & (serial_target < 0)
+            joins = scenes.rows & (serial_target < 0)
             return StrategyLoss(
                 parallel=None,
                 contrastive=None,
@@ -55,9 +55,9 @@ class Strategy(nn.Module):
         outputs = _parallel_outputs(observations, every=config.decodes_twice(tracks=False))
         if not outputs:
             return StrategyLoss(parallel=None, contrastive=None, serial_target=serial_target, stats={})
-        output, scenes = said(outputs), scenes.last(len(outputs))
-        many, own = self._match(output, scenes), scenes.assignment
-        target, counts = parallel_targets(own.rows, own.tracks, many, own.target, config.parallel)
+        output, scenes = predictions_of(outputs), scenes.last(len(outputs))
+        many = self._match(output, scenes)
+        target, counts = parallel_targets(scenes.rows, scenes.tracks, many, scenes.target, config.parallel)
         return StrategyLoss(
             parallel=scenes.set_sums(output, target, config.loss, code_weights, counts),
             contrastive=self._contrast(outputs, scenes, many) if self.contrast else None,
@@ -65,14 +65,14 @@ class Strategy(nn.Module):
             stats=_stats(many, scenes),
         )
 
-    def _match(self, output: Said, scenes: Scenes) -> OneToMany:
+    def _match(self, output: Predictions, scenes: Scenes) -> OneToMany:
         return match_one_to_many(
-            *(output.logits, output.box, scenes.assignment.rows, scenes.targets, scenes.assignment.tracks),
+            *(output.logits, output.box, scenes.rows, scenes.targets, scenes.tracks),
             *(self.query_filter, self.config.matching, self.config.loss),
         )
 
     def _contrast(self, outputs: Sequence[HeadOutput], scenes: Scenes, many: OneToMany) -> torch.Tensor:
-        config, tracks = self.config.contrastive, scenes.assignment.tracks
+        config, tracks = self.config.contrastive, scenes.tracks
         last = slice(-1, None) if config.blocks == "last" else slice(None)
         features = [(each.raw if config.features == "raw" else each.features)[last] for each in outputs]
         features = torch.where(scenes.valid[..., None], torch.cat(features, dim=1), 0.0)
@@ -81,7 +81,7 @@ class Strategy(nn.Module):
             vanished = (tracks.track & (tracks.target < 0))[:, -self.slots :]
         # The last rows are those of tracks.
         count = min(tracks.persistent.shape[1] * self.config.filter.candidates, target.shape[2] - self.slots)
-        pairs = find_pairs(target, scenes.assignment.rows, tracks, count)
+        pairs = find_pairs(target, scenes.rows, tracks, count)
         return config.weight * scenes.frames * self.contrast(features, pairs, vanished).mean()
 
 
@@ -97,7 +97,7 @@ def _parallel_outputs(observations: Sequence[Observation], every: bool) -> list[
 def _stats(many: OneToMany, scenes: Scenes) -> dict[str, torch.Tensor]:
     """Of the last block, the mean over the frames that have them: the filter's threshold, queries per object, and the
     share of objects without any."""
-    rows, target = scenes.assignment.rows, many.target[-1]
+    rows, target = scenes.rows, many.target[-1]
     matched = (target[:, :, None] == torch.arange(many.objects.shape[1], device=rows.device)) & rows[:, :, None]
     reached = matched.any(dim=1) & many.objects
 

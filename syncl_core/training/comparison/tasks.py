@@ -21,17 +21,12 @@ SETTINGS, RESULT = "settings.json", "result.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainTask:
-    """Trains and evaluates into `folder`; called again it goes on where it was."""
+class RunTask:
+    """A run that gets its result in `folder`."""
 
     planned: PlannedRun
     folder: Path
-    training: Place  # "world" has become a folder where its scenes were drawn beforehand
     evaluation: Place
-    start: str
-    version: str
-    start_digest: str = ""  # what the file to start from was when the comparison began; "" = it is the comparison's own
-    encoded: Path | None = None  # where runs share what their frozen encoder makes of key frames
 
     @property
     def name(self) -> str:
@@ -43,81 +38,72 @@ class TrainTask:
 
     def check(self) -> None:
         """Raise InputError if the folder holds another run."""
-        if not _holds(self.folder, self.planned) and (self.folder / SNAPSHOT).exists():
+        path = self.folder / SETTINGS
+        if path.is_file():
+            difference = first_difference(json.loads(path.read_text(encoding="utf-8")), self.planned.settings)
+            if difference:
+                raise InputError(f"{self.folder}: holds another run, {difference}; choose another -o")
+        elif (self.folder / SNAPSHOT).exists():
             raise InputError(f"{self.folder}: holds a run that is not of syncl ablate; choose another -o")
+
+    def _begin(self) -> None:
+        write_text(self.folder / SETTINGS, json.dumps(self.planned.settings, indent=1) + "\n")
+
+    def _evaluate(self, trained: Path, workers: Workers, version: str) -> None:
+        """The result: official metrics of the last weights in `trained`, which code of `version` made."""
+        place, planned = self.evaluation, self.planned
+        clips = NuScenesClips(place.data, planned.config, place.split, place.version)
+        tracker = load_checkpoint(trained / LAST).to(workers.device)
+        iterations = read_log(trained)[-1]["iteration"]
+        scores = Evaluation(clips, self.folder / "evaluations", workers)(tracker, iterations)
+        result = {
+            "row": planned.row,
+            "seed": planned.seed,
+            "digest": planned.digest,
+            "version": version,
+            "device": device_name(workers.device),
+            "iterations": iterations,
+            "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
+        }
+        write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTask(RunTask):
+    """Trains and evaluates; called again it goes on where it was."""
+
+    training: Place  # "world" has become a folder where its scenes were drawn beforehand
+    start: str
+    version: str
+    start_digest: str = ""  # what the file to start from was when the comparison began; "" = it is the comparison's own
+    encoded: Path | None = None  # where runs share what their frozen encoder makes of key frames
 
     def run(self, device: str) -> bool:
         """False if it was interrupted. The last weights count: choosing among several would favour luck."""
-        workers, config = join(device), self.planned.config
-        write_text(self.folder / SETTINGS, json.dumps(self.planned.settings, indent=1) + "\n")
-        place = self.training
+        self._begin()
+        workers, config, place = join(device), self.planned.config, self.training
         source = training_source(place.data, place.version, place.split, config, workers)
         resume = (self.folder / SNAPSHOT).is_file()
         if not resume and self.start_digest and file_digest(self.start) != self.start_digest:
             raise InputError(f"{self.start}: has changed since the comparison began; all rows must start from the same")
         if not train(*(config, source, self.folder, workers), resume=resume, start=self.start, encoded=self.encoded):
             return False
-        _evaluate(self.folder, self.folder, self.planned, self.evaluation, workers, self.version)
+        self._evaluate(self.folder, workers, self.version)
         return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateTask:
-    """Evaluates into `folder` what a TrainTask has left in another one."""
+class EvaluateTask(RunTask):
+    """Evaluates what a TrainTask has left in another folder, `trained`."""
 
-    planned: PlannedRun
-    folder: Path
     trained: Path
-    evaluation: Place
-
-    @property
-    def name(self) -> str:
-        return self.planned.name
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / RESULT).is_file()
-
-    def check(self) -> None:
-        """Raise InputError if the folder holds another run."""
-        _holds(self.folder, self.planned)
 
     def run(self, device: str) -> bool:
-        write_text(self.folder / SETTINGS, json.dumps(self.planned.settings, indent=1) + "\n")
-        version = json.loads((self.trained / RESULT).read_text(encoding="utf-8"))["version"]
+        self._begin()
         write_text(self.folder / LOG, (self.trained / LOG).read_text(encoding="utf-8"))
-        _evaluate(self.folder, self.trained, self.planned, self.evaluation, join(device), version)
+        version = json.loads((self.trained / RESULT).read_text(encoding="utf-8"))["version"]
+        self._evaluate(self.trained, join(device), version)
         return True
-
-
-def _holds(folder: Path, planned: PlannedRun) -> bool:
-    """Whether the folder is that of a run. Raises InputError if it is another one."""
-    path = folder / SETTINGS
-    if path.is_file():
-        difference = first_difference(json.loads(path.read_text(encoding="utf-8")), planned.settings)
-        if difference:
-            raise InputError(f"{folder}: holds another run, {difference}; choose another -o")
-    return path.is_file()
-
-
-def _evaluate(
-    folder: Path, trained: Path, planned: PlannedRun, evaluation: Place, workers: Workers, version: str
-) -> None:
-    """Official metrics of the weights in `trained`, as the run's result in `folder`."""
-    clips = NuScenesClips(evaluation.data, planned.config, evaluation.split, evaluation.version)
-    tracker = load_checkpoint(trained / LAST).to(workers.device)
-    iterations = read_log(trained)[-1]["iteration"]
-    scores = Evaluation(clips, folder / "evaluations", workers)(tracker, iterations)
-    result = {
-        "row": planned.row,
-        "seed": planned.seed,
-        "digest": planned.digest,
-        "version": version,
-        "device": device_name(workers.device),
-        "iterations": iterations,
-        "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
-    }
-    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
 
 
 def iterations_done(folder: Path) -> int:
