@@ -78,7 +78,7 @@ def side_by_side(frames: Sequence[MatchedFrame]) -> Scenes:
         valid=valid,
         targets=targets,
         rows=torch.cat([frame.assignment.rows for frame in frames]),
-        tracks=match_tracks(track_id, valid, targets),
+        tracks=match_tracks(track_id, valid, targets),  # anew: to pad those of each frame takes more operations
         target=torch.cat([frame.assignment.target for frame in frames], dim=1),
     )
 
