@@ -39,9 +39,10 @@ BOX_CONVENTION = (
 )
 _SAME_IMAGES = ("image.channel_order", "image.mean", "image.std")  # what all weights silently depend on ...
 _SAME_SPACE = (  # ... and all but a backbone's
-    *("classes", "rig.cameras", "model.num_heads", "model.detr3d.ground"),
+    *("rig.cameras", "model.num_heads", "model.detr3d.ground"),
     *("model.depth_bins", "model.depth_start", "model.position_range", "model.pc_range"),
 )
+_CLASS_HEADS = ("cls_branches", "track_cls")  # parts of the names of what says classes
 _NO_FORMAT = "pt"  # what safetensors files that PyTorch users write say of themselves, if anything
 _INITIAL_ONLY = ("dropout", "class_prior", "neutral_start")  # model keys that do not change a trained network
 
@@ -127,6 +128,8 @@ def _silent_keys(tensors: Tensors) -> Iterator[str]:
         yield "model.backbone"
     if False in of_backbone:
         yield from _SAME_SPACE
+    if any(head in name for name in tensors for head in _CLASS_HEADS):
+        yield "classes"
 
 
 def _object_branch(name: str) -> str:

@@ -6,6 +6,7 @@ between files and no string that names a class.
 """
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -125,9 +126,12 @@ def config_from_dict(cls: type, values: object, prefix: str = ""):
     return cls(**{key: _convert(value, hints[key], prefix + key) for key, value in values.items()})
 
 
-def with_values(config: SynclConfig, values: dict) -> SynclConfig:
-    """The configuration with a partial file's values over its own. Raises InputError naming the dotted key."""
-    result = config_from_dict(SynclConfig, _merged(config_to_dict(config), values))
+def with_values(config: SynclConfig, *files: dict) -> SynclConfig:
+    """The configuration with partial files' values over its own, one after the other, checked once they are all there.
+
+    Raises InputError naming the dotted key.
+    """
+    result = config_from_dict(SynclConfig, functools.reduce(_merged, files, config_to_dict(config)))
     check_config(result)
     return result
 

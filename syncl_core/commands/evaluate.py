@@ -7,6 +7,7 @@ EXAMPLES = """examples:
   syncl eval /data/nuscenes out/tracks/tracks.json --scene scene-0103 --scene scene-0916 -o out/metrics
   syncl eval out/world out/tracks/tracks.json          every scene the file has key frames of
   syncl eval out/world out/tracks/tracks.json --by-distance     and up to where the tracks can be relied on
+  syncl eval out/world out/tracks/tracks.json --class car       of a tracker that knows nothing else
 """
 
 
@@ -25,6 +26,14 @@ def add_parser(subparsers) -> None:
     scope.add_argument("--scene", action="append", default=[], metavar="NAME", help="scene; may be given several times")
     parser.add_argument("--version", default="", help="version folder; needed only if the root has several")
     parser.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="class that counts; may be given several times (default: all seven)",
+    )
+    parser.add_argument(
         "--by-distance", action="store_true", help="add which objects are tracked and which boxes are right, in rings"
     )
     parser.add_argument(
@@ -36,13 +45,14 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from syncl_core.classes import TRACKING_CLASSES
     from syncl_core.evaluation.rings import format_rings, measure_rings
     from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
     from syncl_core.io.files import write_text
 
     asked = (args.root, args.version, args.split or args.scene, args.tracks)
     rings = measure_rings(*asked) if args.by_distance else ()  # first: the official metrics take longer
-    table = format_metrics(evaluate_tracking(*asked, args.output))
+    table = format_metrics(evaluate_tracking(*asked, args.output, args.classes or TRACKING_CLASSES))
     if rings:
         table += f"\n\n{format_rings(rings)}"
     print(table)

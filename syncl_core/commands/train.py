@@ -113,6 +113,7 @@ def with_settings(config, settings: list[str]):
     from syncl_core.config import with_values
     from syncl_core.errors import InputError
 
+    files = []
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -123,8 +124,8 @@ def with_settings(config, settings: list[str]):
             raise InputError(f"--set {setting}: the value is not valid YAML") from None
         for part in reversed(key.split(".")):
             value = {part: value}
-        config = with_values(config, value)
-    return config
+        files.append(value)
+    return with_values(config, *files)
 
 
 def _check_arguments(args: argparse.Namespace, config) -> None:

@@ -79,7 +79,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="syncl-robustness-") as folder:
         path = Path(folder) / "tracks.json"
         write_submission(path, tracking_submission(results))
-        metrics = evaluate_tracking(data.root, data.version, scenes, path)
+        metrics = evaluate_tracking(data.root, data.version, scenes, path, classes=config.tracking_classes)
     return Outcome(condition=condition, metrics=metrics, num_sets=num_sets)
 
 

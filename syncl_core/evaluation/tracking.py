@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from syncl_core.classes import TRACKING_CLASSES
 from syncl_core.data import tables
 from syncl_core.errors import InputError
 from syncl_core.evaluation.selection import SPLIT, link_root, samples_of, select_scenes
@@ -41,7 +42,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingMetrics(ClassMetrics):
-    """Metrics over all classes with ground truth: counts are sums, the others means."""
+    """Metrics over the classes that count and have ground truth: counts are sums, the others means."""
 
     per_class: Mapping[str, ClassMetrics]
     scenes: tuple[str, ...]
@@ -54,15 +55,21 @@ def evaluate_tracking(
     split_or_scenes: str | Sequence[str],
     submission_path: str | Path,
     output_dir: str | Path | None = None,
+    classes: Sequence[str] = TRACKING_CLASSES,
 ) -> TrackingMetrics:
     """Compare a submission file with the ground truth of a split (its name) or of scenes (a sequence of names).
 
     `version` "" means the only one of `root`, which is not written to. An empty split name means every scene the
     submission has a key frame of. The devkit's `metrics_summary.json` and `metrics_details.json` go to `output_dir`.
-    Takes seconds for a scene, minutes for the 150 scenes of val.
+    `classes` are those that count: fewer than all for a tracker that knows fewer, whose figures are then no longer
+    those of the benchmark. Takes seconds for a scene, minutes for the 150 scenes of val.
 
-    Raises InputError for an unusable root, submission or selection; ids that occur twice in a frame are one case.
+    Raises InputError for an unusable root, submission or selection, and for a class that nuScenes does not track; ids
+    that occur twice in a frame are one case.
     """
+    if not classes or (unknown := [label for label in classes if label not in TRACKING_CLASSES]):
+        named = ", ".join(unknown) if classes else "none"
+        raise InputError(f"classes: expected some of {', '.join(TRACKING_CLASSES)}, got {named}")
     if output_dir is not None:
         make_folder(output_dir)  # now, not after the evaluation
     version = tables.find_version(root, version)
@@ -80,7 +87,7 @@ def evaluate_tracking(
     with tempfile.TemporaryDirectory(prefix="syncl-eval-") as folder:
         linked_root = link_root(Path(root), version, scenes, Path(folder))
         results = _results_file(submission_path, submission, samples, Path(folder))
-        summary, details = _run_devkit(root, linked_root, version, results, Path(folder) / "metrics")
+        summary, details = _run_devkit(root, linked_root, version, results, Path(folder) / "metrics", classes)
     if output_dir is not None:
         write_text(Path(output_dir) / "metrics_summary.json", json.dumps(summary, indent=2))
         write_text(Path(output_dir) / "metrics_details.json", json.dumps(details, indent=2))
@@ -151,7 +158,7 @@ def import_devkit() -> tuple:
 
 
 def _run_devkit(
-    root: str | Path, linked_root: Path, version: str, results: Path, output_dir: Path
+    root: str | Path, linked_root: Path, version: str, results: Path, output_dir: Path, classes: Sequence[str]
 ) -> tuple[dict, dict]:
     """The devkit's summary and details. Its prints and progress bars go nowhere."""
     config_factory, TrackingEval, quick_devkit = import_devkit()
@@ -159,6 +166,7 @@ def _run_devkit(
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = config_factory("tracking_nips_2019")  # first: it fills a global that the boxes are checked against
+        config.class_names = sorted(classes)
         try:
             evaluation = TrackingEval(
                 config, str(results), SPLIT, str(output_dir), version, str(linked_root), verbose=False

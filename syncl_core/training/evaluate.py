@@ -36,7 +36,10 @@ class Evaluation:
         self._clips, self._folder, self._workers = clips, folder, workers
 
     def __call__(self, tracker: Tracker, iteration: int) -> dict[str, float]:
-        """Official metrics, and as "score" AMOTA, or NDS of a detector. Empty except in the leading process."""
+        """Official metrics, and as "score" AMOTA, or NDS of a detector. Empty except in the leading process.
+
+        Those of tracks are over the classes that the tracker has.
+        """
         tracks, detections = {}, {}
         for scene in self._clips.scene_names[self._workers.rank :: self._workers.size]:
             of_scene = self._run_scene(tracker, scene)
@@ -69,10 +72,12 @@ class Evaluation:
             scores = {"score": detection.nds} | scores
         else:
             write_submission(folder / "tracks.json", tracking_submission(tracks))
-            metrics = evaluate_tracking(data.root, data.version, scenes, folder / "tracks.json", folder)
+            classes = tracker.config.tracking_classes
+            metrics = evaluate_tracking(data.root, data.version, scenes, folder / "tracks.json", folder, classes)
             write_text(folder / "metrics.txt", format_metrics(metrics) + "\n")
             names = ("amota", "amotp", "recall", "mota", "ids", "fp", "fn")
             scores = {"score": metrics.amota} | {name: getattr(metrics, name) for name in names} | scores
+            scores |= {f"amota/{name}": of_class.amota for name, of_class in metrics.per_class.items() if of_class.gt}
         write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
         return scores
 

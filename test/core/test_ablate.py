@@ -69,7 +69,7 @@ def test_every_run_is_there_with_all_its_numbers(whole):
         folder = whole / row / f"seed-{seed}"
         scores = json.loads((folder / "evaluations" / "iteration-0000004" / "scores.json").read_text())
         assert run["scores"] == {name: None if math.isnan(value) else value for name, value in scores.items()}
-        assert {"amota", "amotp", "recall", "ids", "nds", "map"} <= scores.keys()
+        assert {"amota", "amotp", "recall", "ids", "nds", "map", "amota/car"} <= scores.keys()
         assert run["iterations"] == 4 and run["version"] and run["device"] and run["measured"]["step_seconds"] > 0
         assert json.loads((folder / "settings.json").read_text())["train"]["seed"] == seed
         assert bool(run["curves"]) == (row == "table4a/5")

@@ -64,6 +64,7 @@ def test_means_and_spreads_by_hand(tmp_path, capsys):
     for run in planned(study):
         amota, amotp, nds = _BY_HAND[run.row, run.seed]
         scores = {"amota": amota, "amotp": amotp, "recall": 0.5, "ids": 7.0, "nds": nds, "map": 0.3}
+        scores |= {"amota/car": 0.5 if run.row == "table4a/1" else amota, "amota/bus": 0.25}
         folder = tmp_path / run.folder
         folder.mkdir(parents=True)
         values = {"row": run.row, "seed": run.seed, "digest": run.digest, "version": "v", "device": "d"}
@@ -87,6 +88,7 @@ def test_means_and_spreads_by_hand(tmp_path, capsys):
     assert "table4b/gmm" in page  # shares its runs with table4a/5
     assert results["rows"]["table4b/gmm"]["metrics"] == row["metrics"] and len(results["runs"]) == 9
     assert "| open/force_best |  | -2.0 +- 1.0 |  |  | +0.000 +- 0.000 |  |  | +0.0 +- 0.0 |  |" in page
+    assert "| table4a/1 | 25.0 +- 0.0 | 50.0 +- 0.0 |\n| table4a/5 | +0.0 +- 0.0 | -4.0 +- 1.0 |" in page  # bus, car
     assert "| `\u2588\u2584\u2581` | 9 to 2 |" in page
     assert "Inference was not measured" in page and "bit for bit |" not in page
 

@@ -10,6 +10,7 @@ import pytest
 from nuscenes_fixture import SCENES, VERSION, edit_table, real_root, write_tiny_nuscenes
 
 from syncl_core.classes import TRACKING_CLASSES
+from syncl_core.cli import main
 from syncl_core.commands import evaluate
 from syncl_core.errors import InputError
 from syncl_core.io.submission import tracking_submission, write_submission
@@ -91,6 +92,22 @@ def test_switches_misses_and_false_positives_are_counted(tiny, truth, tmp_path):
     assert pedestrian.recall == pedestrian.mota == 0.5
     assert (metrics.ids, metrics.fp, metrics.fn) == (1, 2, 4)
     assert metrics.mota == pytest.approx((car.mota + pedestrian.mota) / 2)
+
+
+def test_classes_that_do_not_count(tiny, truth, tmp_path, capsys):
+    """A tracker of cars alone is perfect among cars; the figures of a class do not depend on which others count."""
+    cars = {token: objects.select([label == "car" for label in objects.labels]) for token, objects in truth.items()}
+    path = write(tmp_path / "cars.json", cars)
+    every, some = (evaluate_tracking(tiny.root, "", "", path, **only) for only in ({}, {"classes": ["car", "bus"]}))
+    assert (every.amota, every.gt) == (0.5, 16)
+    assert (some.amota, some.gt, some.fn, set(some.per_class)) == (1.0, 8, 0, {"car", "bus"})
+    assert some.per_class["car"] == every.per_class["car"]
+    assert main(["eval", str(tiny.root), str(path), "--class", "car", "--class", "bus"]) == 0
+    assert capsys.readouterr().out == format_metrics(some) + "\n"
+    assert main(["eval", str(tiny.root), str(path), "--class", "tram"]) == 2
+    assert "classes: expected some of car, truck, bus, " in capsys.readouterr().err
+    with pytest.raises(InputError, match="expected some of .*, got none"):
+        evaluate_tracking(tiny.root, "", "", path, classes=[])
 
 
 def test_a_tracker_that_found_nothing_has_defined_metrics(tiny, truth, tmp_path):

@@ -63,6 +63,16 @@ def test_a_run_leaves_weights_log_and_scores(root, config, tmp_path, capsys):
     assert main(["train", str(config), *data, *again]) == 0
 
 
+def test_a_tracker_of_cars_is_judged_by_cars(root, config, tmp_path):
+    """Settings that fit only together are checked together."""
+    data = ["--data", str(root), "--split", "tiny_val", "--eval-split", "tiny_val", "--device", "cpu"]
+    few = ["--set", "classes=[car]", "--set", "num_tracking_classes=1", "--set", "train.iterations=1"]
+    assert main(["train", str(config), *data, *few, "-o", str(tmp_path / "run")]) == 0
+    folder = tmp_path / "run" / "evaluations" / "iteration-0000001"
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["amota"] == scores["amota/car"] and "pedestrian" not in (folder / "metrics.txt").read_text()
+
+
 @pytest.mark.parametrize("name, split, frames", [("two_frames", "two_frames", 2), ("mini_val", "mini_val", 40)])
 def test_real_tables_and_images_train_and_are_scored(name, split, frames, config, tmp_path):
     """With SynCL, by the ordinary command. Of mini_val one scene counts, two of whose key frames have images."""

@@ -367,6 +367,24 @@ def test_what_stays_untrained_is_named_as_finely_as_it_must(tmp_path):
     assert line.startswith(f"{path}: untrained: pts_bbox_head.") and "img_backbone" not in line
 
 
+@pytest.mark.parametrize("framework", ["pf_track", "mutr3d"])
+def test_weights_that_say_no_classes_start_a_network_of_others(framework, tmp_path):
+    """Whatever depends on the classes is a class head; an encoder's weights hold none."""
+    detector = {"pf_track": "petr", "mutr3d": "detr3d"}[framework]
+    values = {"model": {"framework": framework, "detector": detector, "track_class_head": True}}
+    config = with_values(toy_config(), values)
+    path, weights = tmp_path / "start.safetensors", build_tracker(config, seed=1)
+    save_checkpoint(path, weights)
+    other = build_tracker(with_values(config, {"classes": ["bus"]}, {"num_tracking_classes": 1}), seed=2)
+    with pytest.raises(InputError, match=rf"^{path}: classes: the checkpoint has "):
+        start_from(path, other)
+    loaded, _ = start_from(path, other, other.ENCODER)
+    ours, theirs = other.state_dict(), weights.state_dict()
+    assert loaded and all(torch.equal(ours[name], theirs[name]) for name in loaded)
+    changed = [name for name in ours if ours[name].shape != theirs[name].shape]
+    assert changed and all("cls_branches" in name or "track_cls" in name for name in changed)
+
+
 def test_public_safetensors_start_a_network(tmp_path):
     path, tracker = tmp_path / "backbone.safetensors", build_tracker(toy_config(), seed=1)
     names = {k: v.clone() for k, v in tracker.state_dict().items() if k.startswith("img_backbone.")}

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from syncl_core.training.ablations import ABLATIONS, baseline_of
+from syncl_core.training.comparison.results import BY_CLASS
 from syncl_core.training.comparison.study import Place, Study, run_of
 
 _PERCENT = ("amota", "recall", "nds", "map")
@@ -21,6 +22,7 @@ def to_markdown(study: Study, results: dict) -> str:
     for table in tables:
         rows = [row for row in study.rows if row.startswith(f"{table}/")]
         lines += [f"## {_title(table)}", "", *_scores(rows, results), "", *_against_paper(rows, results), ""]
+        lines += [*_by_class(rows, results), ""]
     lines += ["## What it costs", "", *_costs(study.rows, results), "", *_inference(study.rows, results), ""]
     lines += ["## The filter over training", "", *_curves(study, results), ""]
     if results["missing"]:
@@ -109,6 +111,23 @@ def _against_paper(rows: Sequence[str], results: dict) -> list[str]:
                 cells += [said, _cell(ours, name, signed=True), direction(more, ours)]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return lines
+
+
+def _by_class(rows: Sequence[str], results: dict) -> list[str]:
+    """AMOTA of every class with ground truth, and its difference to the baseline's."""
+    values = [results["rows"][row] for row in rows]
+    names = sorted({name for each in values for name in each["metrics"] if name.startswith(BY_CLASS)})
+    if not names:
+        return []
+    lines = [f"| AMOTA % of | {' | '.join(name.removeprefix(BY_CLASS) for name in names)} |"]
+    lines += ["|---|" + "---:|" * len(names)]
+    nothing = {"mean": None, "std": None}
+    for row, each in zip(rows, values, strict=True):
+        is_baseline = each["runs_of"] == results["rows"][baseline_of(row)]["runs_of"]
+        of_row = each["metrics" if is_baseline else "differences"]
+        cells = [_cell(of_row.get(name, nothing), "amota", signed=not is_baseline) for name in names]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return [*lines, "", "By class: the baseline's, of the others the difference to it."]
 
 
 def _costs(rows: Sequence[str], results: dict) -> list[str]:

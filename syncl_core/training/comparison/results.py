@@ -18,6 +18,7 @@ from syncl_core.training.progress import LOG, read_log
 
 RESULTS = "results.json"
 METRICS = ("amota", "amotp", "recall", "ids", "nds", "map")
+BY_CLASS = "amota/"  # what the names of a class's AMOTA begin with
 CURVES = ("delta", "kept")  # the filter's threshold, and queries per object that passed it
 
 
@@ -81,13 +82,11 @@ def _difference(values: dict | None, baseline: dict | None, metric: str) -> floa
 
 def _row_values(of_row: list[dict | None], baseline: list[dict | None]) -> dict:
     there = [run for run in of_row if run]
-    metrics = dict.fromkeys(METRICS) | dict.fromkeys(name for run in there for name in run["scores"])
+    names = dict.fromkeys(METRICS) | dict.fromkeys(name for run in there for name in run["scores"] if name != "score")
     return {
         "seeds": [run["seed"] for run in there],
-        "metrics": {
-            name: _as_dict(spread(run["scores"].get(name) for run in there)) for name in metrics if name != "score"
-        },
-        "differences": {name: _as_dict(paired(of_row, baseline, name)) for name in METRICS},
+        "metrics": {name: _as_dict(spread(run["scores"].get(name) for run in there)) for name in names},
+        "differences": {name: _as_dict(paired(of_row, baseline, name)) for name in names},
         "measured": {"step_seconds": _as_dict(spread(run["measured"]["step_seconds"] for run in there))},
         "cost": next((run["cost"] for run in there if run["cost"]), None),
     }
