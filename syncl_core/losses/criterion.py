@@ -49,8 +49,8 @@ class Criterion(nn.Module):
     """The baseline's losses and, if `syncl.enabled`, those of SynCL.
 
     Its parameters are those of the contrastive term: they are trained with the tracker and are no part of it. A frame
-    is read on the host once, for the Hungarian method. Losses are float32 whatever autocast says, and of all frames at
-    once: on a GPU a small network waits for the launch of every kernel.
+    is read on the host once, for the Hungarian method, a clip once more, for the contrastive term. Losses are float32
+    whatever autocast says, and of all frames at once: on a GPU a small network waits for the launch of every kernel.
     """
 
     def __init__(self, config: SynclConfig):

@@ -133,7 +133,9 @@ def _trained(config, device: torch.device, traffic: Elsewhere) -> list:
         norms = [clip_gradients(part, config.train.max_gradient_norm) for part in model.parts()]
         optimizer.step()
         if device == ELSEWHERE:
-            assert len(traffic.reads) == len(clip.targets)  # for the Hungarian method
+            contrasts = model.criterion.strategy is not None and model.criterion.strategy.contrast is not None
+            # For the Hungarian method, and how many queries the contrastive term has to compare.
+            assert len(traffic.reads) == len(clip.targets) + contrasts
             assert not traffic.waits
         seen.append((loss.losses, loss.stats, norms))
     return seen

@@ -19,9 +19,14 @@ class Pairs:
     track_valid: torch.Tensor  # [B, G] bool: the object is persistent
 
 
-def find_pairs(target: torch.Tensor, rows: torch.Tensor, tracks: TrackMatch, count: int) -> Pairs:
-    """By the objects `target` [L, B, M] of the object queries `rows` [B, M], -1 = none; at most `count` have one."""
-    found = ((target >= 0) & rows).to(torch.uint8).topk(count, dim=2)
+def find_pairs(target: torch.Tensor, rows: torch.Tensor, tracks: TrackMatch) -> Pairs:
+    """By the objects `target` [L, B, M] of the object queries `rows` [B, M], -1 = none.
+
+    The host reads the largest number of queries that a scene has, P: about a quarter of all, and with each of them every
+    track goes through a network.
+    """
+    matched = (target >= 0) & rows
+    found = matched.to(torch.uint8).topk(int(matched.sum(dim=2).max()), dim=2)
     return Pairs(
         query_row=found.indices,
         query_object=torch.where(found.values > 0, target.gather(2, found.indices), -1),

@@ -79,9 +79,7 @@ class Strategy(nn.Module):
         target, vanished = many.target[last], None
         if config.vanished_negatives:
             vanished = (tracks.track & (tracks.target < 0))[:, -self.slots :]
-        # The last rows are those of tracks.
-        count = min(tracks.persistent.shape[1] * self.config.filter.candidates, target.shape[2] - self.slots)
-        pairs = find_pairs(target, scenes.rows, tracks, count)
+        pairs = find_pairs(target, scenes.rows, tracks)
         return config.weight * scenes.frames * self.contrast(features, pairs, vanished).mean()
 
 
