@@ -22,8 +22,8 @@ class Pairs:
 def find_pairs(target: torch.Tensor, rows: torch.Tensor, tracks: TrackMatch) -> Pairs:
     """By the objects `target` [L, B, M] of the object queries `rows` [B, M], -1 = none.
 
-    The host reads the largest number of queries that a scene has, P: about a quarter of all, and with each of them every
-    track goes through a network.
+    The host reads the largest number of such queries in a scene, P: about a quarter of all, and each of them goes
+    through a network with every track.
     """
     matched = (target >= 0) & rows
     found = matched.to(torch.uint8).topk(int(matched.sum(dim=2).max()), dim=2)
