@@ -140,9 +140,14 @@ def _shared(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _digest(tracker: DETR3D, data: str) -> str:
-    """Of everything that decides about the maps: data, cameras, images, network, weights."""
+    """Of everything that decides about the maps: data, cameras, images, the encoder and its weights.
+
+    Decoders differ, in their queries for example, and read the same maps.
+    """
     config = tracker.config
-    settings = [config_to_dict(part) for part in (config.rig, config.image, config.model)]
+    encoder = {"backbone": config.model.backbone} | config_to_dict(config.model.detr3d)
+    encoder.pop("proposals")
+    settings = [config_to_dict(config.rig), config_to_dict(config.image), encoder]
     digest = hashlib.sha256(json.dumps([data, settings]).encode())
     for name, value in sorted(tracker.state_dict().items()):
         if name.startswith(tracker.ENCODER):

@@ -178,6 +178,13 @@ def test_files_are_shared_by_who_sees_the_same(tmp_path, monkeypatch):
     brighter = with_values(config, {"image": {"mean": [1.0, 2.0, 3.0]}})
     EncodedFrames(tmp_path, build_tracker(brighter, 1).eval(), "toy", len(dataset))(clip)
     assert len(list(tmp_path.glob("*.f32"))) == 4
+    encoder = {name: value for name, value in again.state_dict().items() if name.startswith(again.ENCODER)}
+    same, lower = {"num_queries": 9, "num_layers": 1, "detr3d": {"proposals": False}}, {"detr3d": {"ground": -1.0}}
+    for number, values in ((4, same), (5, lower)):
+        other = build_tracker(with_values(config, {"model": values}), 3).eval()
+        other.load_state_dict(encoder, strict=False)
+        EncodedFrames(tmp_path, other, "toy", len(dataset))(clip)
+        assert len(list(tmp_path.glob("*.f32"))) == number, values
 
 
 def test_other_images_of_the_same_key_frames_have_maps_of_their_own(tmp_path):
