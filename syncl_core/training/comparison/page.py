@@ -22,7 +22,7 @@ def to_markdown(study: Study, results: dict) -> str:
     for table in tables:
         rows = [row for row in study.rows if row.startswith(f"{table}/")]
         lines += [f"## {_title(table)}", "", *_scores(rows, results), "", *_against_paper(rows, results), ""]
-        lines += [*_by_class(rows, results), ""]
+        lines += _by_class(rows, results)
     lines += ["## What it costs", "", *_costs(study.rows, results), "", *_inference(study.rows, results), ""]
     lines += ["## The filter over training", "", *_curves(study, results), ""]
     if results["missing"]:
@@ -127,7 +127,7 @@ def _by_class(rows: Sequence[str], results: dict) -> list[str]:
         of_row = each["metrics" if is_baseline else "differences"]
         cells = [_cell(of_row.get(name, nothing), "amota", signed=not is_baseline) for name in names]
         lines.append(f"| {row} | {' | '.join(cells)} |")
-    return [*lines, "", "By class: the baseline's, of the others the difference to it."]
+    return [*lines, "", "By class: the baseline's, of the others the difference to it.", ""]
 
 
 def _costs(rows: Sequence[str], results: dict) -> list[str]:
