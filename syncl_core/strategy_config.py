@@ -59,7 +59,6 @@ class ParallelConfig:
     empty_frames: str = "skip"  # a scene's frame in which nothing is matched: skip, or background for all queries
     new_born: str = "background"  # object queries that the ordinary decoder gave a new object: background, or ignore
     rejected: str = "background"  # candidates that the filter refused: background, or ignore
-    scores_by_place: bool = True  # `loss.quality_distance` is for it, too
     normalizer: str = "own"  # divide by the positives of the parallel decoder, or of the serial one
 
 

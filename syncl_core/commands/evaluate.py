@@ -31,7 +31,7 @@ def add_parser(subparsers) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="class that counts; may be given several times (default: all seven)",
+        help="class that counts in the official metrics; may be given several times (default: all seven)",
     )
     parser.add_argument(
         "--by-distance", action="store_true", help="add which objects are tracked and which boxes are right, in rings"

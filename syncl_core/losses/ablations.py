@@ -105,9 +105,6 @@ OPEN_CHOICES: dict[str, Ablation] = {
     "open/serial_normalizer": _syncl(
         "parallel decoder's loss divided by the ordinary decoder's positives", parallel={"normalizer": "serial"}
     ),
-    "open/plain_parallel_class": _syncl(
-        "loss.quality_distance, if it is used, for the ordinary decoder alone", parallel={"scores_by_place": False}
-    ),
     "open/warm_contrast": _syncl("contrastive term at temperature 1", contrastive={"temperature": 1.0}),
     "open/light_contrast": _syncl("contrastive term at a quarter of its weight", contrastive={"weight": 0.25}),
     "open/track_contrast": _syncl("contrastive term from tracks to queries", contrastive={"anchor": "track"}),

@@ -1,7 +1,5 @@
 """The losses of a whole frame, slowly: padding is taken out, then every scene goes through slow_losses alone."""
 
-from dataclasses import replace
-
 import torch
 from loss_cases import scene_objects
 from slow_losses import cheapest_pairs, contrastive, cost, one_to_many, set_loss, threshold
@@ -107,8 +105,7 @@ class SlowFrame:
                     if config.rejected == "ignore" and m in refused:
                         count = False
                 counts.append(count)
-            loss = self.strategy.loss if config.scores_by_place else replace(self.strategy.loss, quality_distance=0.0)
-            of_class, of_box, positives = set_loss(*outputs[layer], owners, counts, objects, loss)
+            of_class, of_box, positives = set_loss(*outputs[layer], owners, counts, objects, self.strategy.loss)
             if config.normalizer == "serial":
                 positives = scene[""][layer][2]
             scene["parallel_"].append((of_class, of_box, positives))

@@ -17,7 +17,6 @@ SWITCHES = {
     "object_loss_only": {"parallel": {"track_loss": False}},
     "track_loss_only": {"parallel": {"object_loss": False}},
     "scores_by_place": {"loss": {"quality_distance": 1.0}},
-    "serial_scores_by_place": {"loss": {"quality_distance": 1.0}, "parallel": {"scores_by_place": False}},
     "rare_classes": {"loss": {"class_balance": 0.5}},
     "half_weight": {"parallel": {"weight": 0.5}, "contrastive": {"weight": 0.25}},
     "background_in_empty_frames": {"parallel": {"empty_frames": "background"}},

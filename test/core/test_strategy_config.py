@@ -101,7 +101,7 @@ def test_every_answer_is_a_row():
     reached = {answer for values in rows for answer in _answers(config_from_dict(StrategyConfig, values))}
     words = {(key, option) for key, options in _CHOICES.items() for option in options if not key.startswith("loss.")}
     switches = [key for key, value in _answers(StrategyConfig()) if isinstance(value, bool)]
-    assert len(switches) == 6
+    assert len(switches) == 5
     answers = words | {(key, value) for key in switches for value in (True, False)}
     assert answers - reached == {("contrastive.features", "raw")} and reached < answers
 

@@ -1,7 +1,7 @@
 """SynCL's part in the loss of a clip: matching, filter, parallel decoder and contrastive term put together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -35,9 +35,6 @@ class Strategy(nn.Module):
         self.query_filter = QueryFilter(strategy.filter, strategy.loss, layers)
         contrasts = strategy.needs_parallel and strategy.contrastive.weight > 0
         self.contrast = InstanceContrast(strategy.contrastive, config.model.embed_dim) if contrasts else None
-        self.parallel_loss = strategy.loss
-        if not strategy.parallel.scores_by_place:
-            self.parallel_loss = replace(strategy.loss, quality_distance=0.0)
         self.slots = config.track.slots
 
     def forward(
@@ -62,7 +59,7 @@ class Strategy(nn.Module):
         many = self._match(output, scenes)
         target, counts = parallel_targets(scenes.rows, scenes.tracks, many, scenes.target, config.parallel)
         return StrategyLoss(
-            parallel=scenes.set_sums(output, target, self.parallel_loss, code_weights, counts),
+            parallel=scenes.set_sums(output, target, config.loss, code_weights, counts),
             contrastive=self._contrast(outputs, scenes, many) if self.contrast else None,
             serial_target=serial_target,
             stats=_stats(many, scenes),
