@@ -18,6 +18,7 @@ from syncl_core.commands import (
     robustness,
     track,
     train,
+    tune,
     world,
 )
 from syncl_core.errors import InputError
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   syncl bench                                  how fast they are on this machine
   syncl doctor                                 what is missing on this machine
   syncl train config/petr_world_160x448.yaml -o out/run     train on the synthetic world
+  syncl tune out/val --checkpoint out/run/last.safetensors -o out/tuned.yaml    the best threshold
   syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml -o out/ablation    SynCL, row by row
   syncl robustness out/world --checkpoint out/run/last.safetensors -o out/robustness    AMOTA with cameras missing
 """
@@ -47,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (world, bag, track, evaluate, render, convert, models, bench, doctor, train, ablate, robustness):
+    tools = (world, bag, track, evaluate, render, convert, models, bench, doctor)
+    for command in (*tools, train, tune, ablate, robustness):
         command.add_parser(subparsers)
     args = parser.parse_args(argv)
     return exit_code(args.run, args)

@@ -2,6 +2,8 @@
 
 import argparse
 
+from syncl_core.commands.tune import THRESHOLDS
+
 EXAMPLES = """examples:
   syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml --train-scenes 200 --jobs 4 -o out/gpu
   syncl ablate config/ablation_cpu.yaml --init out/detector/last.safetensors --train-scenes 60 --jobs 2 -o out/cpu
@@ -13,6 +15,7 @@ EXAMPLES = """examples:
   syncl ablate CONFIG --list                                        what would be trained
   syncl ablate --report out/ablation                                the page again, without training
   syncl ablate --evaluate out/ablation --eval-data out/more --eval-split world_val -o out/again    on other scenes
+  syncl ablate --evaluate out/ablation --eval-data out/test --eval-split world_test --tune-data out/val -o out/tuned
 
 Every row and seed is an ordinary training run in OUT/ROW/seed-N, all from the same weights and with the same clips;
 rows that are the same network share it. The same command goes on after Ctrl-C, kill -9 or a crash and does only what is
@@ -46,6 +49,19 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument(
         "--eval-scenes", type=int, default=0, metavar="N", help="of the world, to evaluate on (0: the whole split)"
+    )
+    parser.add_argument(
+        "--tune-data",
+        default="",
+        metavar="world|NUSCENES",
+        help="choose every run's threshold by AMOTA on these scenes, others than those to evaluate on",
+    )
+    parser.add_argument("--tune-split", default="", help="split to choose thresholds on (default: val of the world)")
+    parser.add_argument(
+        "--tune-scenes", type=int, default=0, metavar="N", help="of the world, to choose thresholds on (0: all)"
+    )
+    parser.add_argument(
+        "--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="X", help="to choose from: see `syncl tune`"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG, as train.epochs=6"
@@ -100,17 +116,32 @@ def _evaluated(args: argparse.Namespace) -> int:
         raise InputError("syncl ablate --evaluate OUT needs another folder, -o NEW, and no CONFIG")
     _check_counts(args)
     place = Place(data=args.eval_data, version=args.version, split=args.eval_split, scenes=args.eval_scenes)
-    return _told(folder, conduct.evaluate_again(folder, trained, place, args.device, args.jobs))
+    return _told(folder, conduct.evaluate_again(folder, trained, place, _tuning(args), args.device, args.jobs))
+
+
+def _tuning(args: argparse.Namespace):
+    """How every run gets a threshold of its own; None without --tune-data. Raises InputError naming the switch."""
+    from syncl_core.errors import InputError
+    from syncl_core.training.comparison.study import Place, Tuning
+
+    if not args.tune_data:
+        return None
+    if wrong := [value for value in args.thresholds if not 0 < value <= 1]:
+        raise InputError(f"--thresholds {wrong[0]:g}: expected values above 0, at most 1")
+    split = args.tune_split or ("val" if args.tune_data == "world" else "")
+    place = Place(data=args.tune_data, version=args.version, split=split, scenes=args.tune_scenes)
+    return Tuning(place=place, thresholds=tuple(dict.fromkeys(args.thresholds)))
 
 
 def _check_counts(args: argparse.Namespace) -> None:
     """Raises InputError naming the switch."""
     from syncl_core.errors import InputError
 
-    for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0}.items():
+    for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0, "tune_scenes": 0}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
-    for name, data in {"train-scenes": args.data, "eval-scenes": args.eval_data}.items():
+    drawn = {"train-scenes": args.data, "eval-scenes": args.eval_data, "tune-scenes": args.tune_data}
+    for name, data in drawn.items():
         if getattr(args, name.replace("-", "_")) and data != "world":
             raise InputError(f"--{name}: only the world is drawn; leave it out for {data}")
 
@@ -143,6 +174,7 @@ def _study(args: argparse.Namespace):
         seeds=tuple(range(config.train.seed, config.train.seed + args.seeds)),
         training=Place(data=args.data, version=args.version, split=args.split, scenes=args.train_scenes),
         evaluation=Place(data=args.eval_data, version=args.version, split=args.eval_split, scenes=args.eval_scenes),
+        tuning=_tuning(args),
         start="" if is_detector else args.init,
         start_digest=file_digest(args.init) if args.init and not is_detector else "",
         detector=with_values(load_config(args.init), drawn) if is_detector else None,

@@ -6,6 +6,7 @@ Scenes are shared out to the processes; the leading one scores.
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,28 +41,44 @@ class Evaluation:
 
         Those of tracks are over the classes that the tracker has.
         """
-        tracks, detections = {}, {}
-        for scene in self._clips.scene_names[self._workers.rank :: self._workers.size]:
-            of_scene = self._run_scene(tracker, scene)
-            samples = self._clips.data.samples(scene)
-            tracks |= match_to_samples([both[0] for both in of_scene], samples)
-            detections |= match_to_samples([both[1] for both in of_scene], samples)
-        parts = gather((tracks, detections))
-        if not self._workers.leads:
-            return {}
-        tracks, detections = ({k: v for part in parts for k, v in part[i].items()} for i in (0, 1))
-        return self._score(tracker, tracks, detections, self._folder / f"iteration-{iteration:07d}")
+        (scores,) = self.side_by_side({f"iteration-{iteration:07d}": tracker}).values()
+        return scores
 
-    def _run_scene(self, tracker: Tracker, scene: str) -> list[tuple[ObjectSet, ObjectSet]]:
+    def side_by_side(
+        self, trackers: Mapping[str, Tracker], look: Callable[[], object] = lambda: None
+    ) -> dict[str, dict[str, float]]:
+        """The same of each of several trackers that differ in `config.track` alone, by the name of its folder.
+
+        What they see in a frame is worked out once. `look` is called after every scene.
+        """
+        found = {name: ({}, {}) for name in trackers}
+        for scene in self._clips.scene_names[self._workers.rank :: self._workers.size]:
+            samples = self._clips.data.samples(scene)
+            for name, of_scene in self._run_scene(trackers, scene).items():
+                for i in (0, 1):
+                    found[name][i].update(match_to_samples([both[i] for both in of_scene], samples))
+            look()
+        parts = gather(found)
+        if not self._workers.leads:
+            return {name: {} for name in trackers}
+        scores = {}
+        for name, tracker in trackers.items():
+            tracks, detections = ({k: v for part in parts for k, v in part[name][i].items()} for i in (0, 1))
+            scores[name] = self._score(tracker, tracks, detections, self._folder / name)
+        return scores
+
+    def _run_scene(self, trackers: Mapping[str, Tracker], scene: str) -> dict[str, list[tuple[ObjectSet, ObjectSet]]]:
         """Tracks and detections of every key frame."""
-        step = _StepWithDetections(tracker)
-        # Detections have all classes, tracks only the first few.
-        config = dataclasses.replace(tracker.config, num_tracking_classes=len(tracker.config.classes))
-        device = next(tracker.parameters()).device
-        session = TrackerSession(step, tracker.init_state, config, device)
-        with contextlib.closing(session):
-            frames = range(self._clips.num_key_frames(scene))
-            return [_split(session.process(self._clips.frame_set(scene, i)).objects) for i in frames]
+        found, last_seen = {name: [] for name in trackers}, _LastSeen()
+        with contextlib.ExitStack() as stack:
+            sessions = {name: _session(tracker, last_seen) for name, tracker in trackers.items()}
+            for session in sessions.values():
+                stack.callback(session.close)
+            for i in range(self._clips.num_key_frames(scene)):
+                frame_set = self._clips.frame_set(scene, i)
+                for name, session in sessions.items():
+                    found[name].append(_split(session.process(frame_set).objects))
+        return found
 
     def _score(self, tracker: Tracker, tracks: dict, detections: dict, folder: Path) -> dict[str, float]:
         data, scenes = self._clips.data, self._clips.scene_names
@@ -104,19 +121,39 @@ def detections(observation: Observation, config: SynclConfig, count: int = MAX_D
     )
 
 
+class _LastSeen:
+    """What the network saw in the last frame, for trackers that see the same one after the other."""
+
+    def __init__(self):
+        self._t_ns, self._memory = None, None
+
+    def observe(self, tracker: Tracker, state: State, frame: Frame) -> Observation:
+        t_ns = frame.t_ns.tolist()
+        observation = tracker.observe(state, frame, memory=self._memory if t_ns == self._t_ns else None)
+        self._t_ns, self._memory = t_ns, observation.memory
+        return observation
+
+
 class _StepWithDetections:
     """`Tracker.step` whose rows are the tracks, then the frame's detections."""
 
-    def __init__(self, tracker: Tracker):
-        self._tracker = tracker
+    def __init__(self, tracker: Tracker, last_seen: _LastSeen):
+        self._tracker, self._last_seen = tracker, last_seen
 
     def __call__(self, state: State, frame: Frame) -> tuple[State, Tracks]:
-        observation = self._tracker.observe(state, frame)
+        observation = self._last_seen.observe(self._tracker, state, frame)
         state = self._tracker.commit(observation, self._tracker.judge(observation))
         pair = self._tracker.read(state), detections(observation, self._tracker.config)
         return state, Tracks(
             **{f.name: torch.cat([getattr(x, f.name) for x in pair], 1) for f in dataclasses.fields(Tracks)}
         )
+
+
+def _session(tracker: Tracker, last_seen: _LastSeen) -> TrackerSession:
+    # Detections have all classes, tracks only the first few.
+    config = dataclasses.replace(tracker.config, num_tracking_classes=len(tracker.config.classes))
+    step, device = _StepWithDetections(tracker, last_seen), next(tracker.parameters()).device
+    return TrackerSession(step, tracker.init_state, config, device)
 
 
 def _split(objects: ObjectSet) -> tuple[ObjectSet, ObjectSet]:

@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 from nuscenes_fixture import write_tiny_nuscenes
 
+from syncl_core.checkpoint import load_checkpoint
 from syncl_core.cli import main
 from syncl_core.training.comparison.study import load_study
+from syncl_core.training.distributed import Workers
 from syncl_core.training.progress import read_log
+from syncl_core.training.thresholds import at_threshold
 
 pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
 pytest.importorskip("motmetrics", reason="motmetrics is not installed")
+from syncl_core.data.nuscenes_clips import NuScenesClips  # noqa: E402
+from syncl_core.training.evaluate import Evaluation  # noqa: E402
 
 _CONFIG = """
 name: tiny
@@ -122,6 +127,32 @@ def test_the_same_networks_are_evaluated_on_other_scenes(place, whole, capsys):
     assert "holds another run, evaluation.data: was " in capsys.readouterr().err
     assert main([*arguments, "-o", str(whole)]) == 2
     assert "needs another folder" in capsys.readouterr().err
+
+
+def test_every_run_gets_the_threshold_that_is_best_on_other_scenes(place, whole):
+    other = place / "tuning"
+    write_tiny_nuscenes(other, sweeps_between=0, gaps_ms=(500,) * 5)
+    arguments = ["ablate", "--evaluate", str(whole), "--eval-data", str(place / "data"), "--eval-split", "tiny_val"]
+    tuning = ["--tune-data", str(other), "--tune-split", "tiny_val", "--thresholds", "0.005", "0.4"]
+    assert main([*arguments, *tuning, "-o", str(place / "tuned")]) == 0
+    page = (place / "tuned" / "results.md").read_text()
+    assert "every run with the threshold, of 0.005, 0.4, of its highest AMOTA on `tuning`, split `tiny_val`: " in page
+    for run in _numbers(place / "tuned")["runs"]:
+        folder = place / "tuned" / run["row"] / f"seed-{run['seed']}"
+        amota = {
+            name: json.loads((folder / "tuning" / f"threshold-{name}" / "scores.json").read_text())["amota"]
+            for name in ("0.005", "0.4")
+        }
+        assert run["tuning"] == amota and amota[f"{run['threshold']:g}"] == max(amota.values())
+        tracker = load_checkpoint(whole / run["row"] / f"seed-{run['seed']}" / "last.safetensors")
+        clips = NuScenesClips(place / "data", tracker.config, "tiny_val")
+        expected = Evaluation(clips, place / "by-hand", Workers())(at_threshold(tracker, run["threshold"]), 0)
+        assert run["scores"] == {name: None if math.isnan(value) else value for name, value in expected.items()}
+    # Another choice of thresholds is another comparison.
+    assert main([*arguments, *tuning[:-1], "-o", str(place / "tuned")]) == 2
+    assert main([*arguments, *tuning[:-1], "0", "-o", str(place / "none")]) == 2
+    study = load_study(place / "tuned")
+    assert study.tuning.thresholds == (0.005, 0.4) and load_study(whole).tuning is None
 
 
 def _unfinished(folder: Path) -> list[Path]:

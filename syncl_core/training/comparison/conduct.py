@@ -22,6 +22,7 @@ from syncl_core.training.comparison.study import (
     Place,
     PlannedRun,
     Study,
+    Tuning,
     detector_run,
     load_study,
     planned,
@@ -46,7 +47,10 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
     with locked(folder):
         training, evaluation = _draw(folder, study)
         _check_scenes(study, evaluation)
-        tasks = [_task(folder, run, training, evaluation, study, version) for run in planned(study)]
+        tuning = _drawn_tuning(folder, study)
+        tasks = [
+            replace(_task(folder, run, training, evaluation, study, version), tuning=tuning) for run in planned(study)
+        ]
         first = [_detector_task(folder, study, training, evaluation, version)] if study.detector else []
         for task in (*first, *tasks):
             task.check()
@@ -60,18 +64,24 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
         return report(folder, study)
 
 
-def evaluate_again(folder: Path, trained: Path, evaluation: Place, device: str, jobs: int) -> dict:
+def evaluate_again(
+    folder: Path, trained: Path, evaluation: Place, tuning: Tuning | None, device: str, jobs: int
+) -> dict:
     """Evaluate the finished runs of the comparison in `trained` on other scenes, into `folder`. Returns the results.
 
     Raises InputError as `compare` does.
     """
-    study = replace(load_study(trained), evaluation=evaluation)
+    study = replace(load_study(trained), evaluation=evaluation, tuning=tuning)
     with locked(folder):
         evaluation = _drawn(folder, evaluation, study, _EVALUATION_SECONDS)
         _check_scenes(study, evaluation)
+        tuning = _drawn_tuning(folder, study)
         finished = [run for run in planned(study) if (trained / run.folder / RESULT).is_file()]
         tasks = [
-            EvaluateTask(planned=run, folder=folder / run.folder, trained=trained / run.folder, evaluation=evaluation)
+            EvaluateTask(
+                **{"planned": run, "folder": folder / run.folder, "evaluation": evaluation, "tuning": tuning},
+                trained=trained / run.folder,
+            )
             for run in finished
         ]
         for task in tasks:
@@ -125,6 +135,14 @@ def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
         config = WorldConfig(split=place.split, scenes=place.scenes, seconds=seconds, image_width=width, sweeps=False)
         write_world(root, config, lambda items, count: tqdm(items, total=count, unit="sweep", disable=None))
     return Place(data=str(root))
+
+
+def _drawn_tuning(folder: Path, study: Study) -> Tuning | None:
+    if study.tuning is None:
+        return None
+    place = _drawn(folder, study.tuning.place, study, _EVALUATION_SECONDS)
+    _check_scenes(study, place)
+    return replace(study.tuning, place=place)
 
 
 def _check_scenes(study: Study, evaluation: Place) -> None:

@@ -71,6 +71,7 @@ def _introduction(study: Study, results: dict) -> list[str]:
         *_budget(study, runs),
         f"- seeds {', '.join(map(str, study.seeds))}; a seed decides first weights, order and augmentation in all rows",
         f"- trained on {_training(study)}, evaluated on {_place(study.evaluation)}, started from {start}",
+        *_tuning(study, results),
         f"- {len(runs)} finished runs on {_unique(runs, 'device')}; version {_unique(runs, 'version')}",
         "- the last weights count; metrics are the official ones; in mAP and NDS a class without objects counts as 0",
         "",
@@ -79,6 +80,21 @@ def _introduction(study: Study, results: dict) -> list[str]:
         "of the same seed; one whose mean is not larger than its standard deviation is called unclear.",
     ]
     return lines
+
+
+def _tuning(study: Study, results: dict) -> list[str]:
+    """How thresholds were chosen, and which, seed by seed."""
+    if study.tuning is None:
+        return []
+    chosen = []
+    for row, of_row in results["rows"].items():
+        of_runs = [f"{run['threshold']:g}" for run in results["runs"] if run["row"] == of_row["runs_of"]]
+        chosen.append(f"{row} {', '.join(of_runs)}")
+    candidates = ", ".join(f"{value:g}" for value in study.tuning.thresholds)
+    return [
+        f"- every run with the threshold, of {candidates}, of its highest AMOTA on {_place(study.tuning.place)}: "
+        + "; ".join(chosen)
+    ]
 
 
 def _scores(rows: Sequence[str], results: dict) -> list[str]:

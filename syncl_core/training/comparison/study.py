@@ -28,6 +28,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Every run is evaluated with the threshold that is best for it on other scenes."""
+
+    place: Place
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """Everything that decides about numbers."""
 
@@ -36,6 +44,7 @@ class Study:
     seeds: tuple[int, ...]
     training: Place
     evaluation: Place
+    tuning: Tuning | None = None  # None = the thresholds of `config`
     start: str = ""  # weights all runs start from; "" = from nothing
     start_digest: str = ""  # of that file, or of the run that makes it
     detector: SynclConfig | None = None  # trained first, once, to start from
@@ -83,6 +92,8 @@ def run_of(study: Study, row: str, seed: int) -> PlannedRun:
     config = _config_of(study, row, seed)
     same = next(name for name in ABLATIONS if name == row or _is(config, study, name, seed))
     settings = _settings(study, config, study.start_digest)
+    if study.tuning is not None:
+        settings["tuning"] = dataclasses.asdict(study.tuning)
     return PlannedRun(row=same, seed=seed, config=config, digest=_digest(settings), settings=settings)
 
 
@@ -128,6 +139,7 @@ def save_study(folder: Path, study: Study) -> None:
     values |= {"config": config_to_dict(study.config)}
     values |= {"detector": study.detector and config_to_dict(study.detector)}
     values |= {name: dataclasses.asdict(getattr(study, name)) for name in ("training", "evaluation")}
+    values |= {"tuning": study.tuning and dataclasses.asdict(study.tuning)}
     write_text(folder / STUDY, json.dumps(values, indent=2) + "\n")
 
 
@@ -136,7 +148,7 @@ def load_study(folder: Path) -> Study:
     path = folder / STUDY
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        detector = values.pop("detector")
+        detector, tuning = values.pop("detector"), values.pop("tuning", None)
         return Study(
             config=config_from_dict(SynclConfig, values.pop("config")),
             detector=config_from_dict(SynclConfig, detector) if detector else None,
@@ -144,6 +156,7 @@ def load_study(folder: Path) -> Study:
             seeds=tuple(values.pop("seeds")),
             training=Place(**values.pop("training")),
             evaluation=Place(**values.pop("evaluation")),
+            tuning=tuning and Tuning(place=Place(**tuning["place"]), thresholds=tuple(tuning["thresholds"])),
             **values,
         )
     except OSError:

@@ -10,12 +10,13 @@ from syncl_core.checkpoint import load_checkpoint
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
-from syncl_core.training.comparison.study import Place, PlannedRun, file_digest, first_difference
+from syncl_core.training.comparison.study import Place, PlannedRun, Tuning, file_digest, first_difference
 from syncl_core.training.distributed import Workers, join
 from syncl_core.training.evaluate import Evaluation
 from syncl_core.training.progress import LOG, read_log
 from syncl_core.training.run import LAST, SNAPSHOT, train
 from syncl_core.training.sources import training_source
+from syncl_core.training.thresholds import at_threshold, best_threshold, scores_by_threshold
 
 SETTINGS, RESULT = "settings.json", "result.json"
 
@@ -27,6 +28,7 @@ class RunTask:
     planned: PlannedRun
     folder: Path
     evaluation: Place
+    tuning: Tuning | None = None
 
     @property
     def name(self) -> str:
@@ -51,11 +53,19 @@ class RunTask:
 
     def _evaluate(self, trained: Path, workers: Workers, version: str) -> None:
         """The result: official metrics of the last weights in `trained`, which code of `version` made."""
-        place, planned = self.evaluation, self.planned
-        clips = NuScenesClips(place.data, planned.config, place.split, place.version)
-        tracker = load_checkpoint(trained / LAST).to(workers.device)
+        planned = self.planned
+        tracker, tuned = load_checkpoint(trained / LAST).to(workers.device), {}
+        if self.tuning is not None:
+            by_threshold = scores_by_threshold(
+                self._evaluation(self.tuning.place, "tuning", workers), tracker, self.tuning.thresholds
+            )
+            tracker = at_threshold(tracker, best_threshold(by_threshold))
+            tuned = {
+                "threshold": tracker.config.track.score_threshold,
+                "tuning": {f"{value:g}": scores["amota"] for value, scores in by_threshold.items()},
+            }
         iterations = read_log(trained)[-1]["iteration"]
-        scores = Evaluation(clips, self.folder / "evaluations", workers)(tracker, iterations)
+        scores = self._evaluation(self.evaluation, "evaluations", workers)(tracker, iterations)
         result = {
             "row": planned.row,
             "seed": planned.seed,
@@ -64,8 +74,13 @@ class RunTask:
             "device": device_name(workers.device),
             "iterations": iterations,
             "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
+            **tuned,
         }
         write_text(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
+
+    def _evaluation(self, place: Place, folder: str, workers: Workers) -> Evaluation:
+        clips = NuScenesClips(place.data, self.planned.config, place.split, place.version)
+        return Evaluation(clips, self.folder / folder, workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
