@@ -23,7 +23,7 @@ from syncl_core.losses.ablations import OPEN_CHOICES
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS
 from syncl_core.training.comparison import conduct, cost, crew, page, tasks
-from syncl_core.training.comparison.page import direction, sparkline
+from syncl_core.training.comparison.page_tables import direction, sparkline
 from syncl_core.training.comparison.study import (
     Place,
     Study,
