@@ -35,9 +35,13 @@ class Ring:
 
 
 def measure_rings(
-    root: str | Path, version: str, split_or_scenes: str | Sequence[str], submission_path: str | Path
+    root: str | Path,
+    version: str,
+    split_or_scenes: str | Sequence[str],
+    submission_path: str | Path,
+    classes: Sequence[str] = TRACKING_CLASSES,
 ) -> tuple[Ring, ...]:
-    """By ring, of the same scenes as `evaluate_tracking`. A key frame that the submission lacks has no box.
+    """By ring, of the same scenes and classes as `evaluate_tracking`. A key frame that the submission lacks has no box.
 
     Raises InputError for an unusable root, submission or selection.
     """
@@ -47,8 +51,9 @@ def measure_rings(
     found, right = [np.zeros((0, 3))], [np.zeros((0, 3))]
     for token in (sample.token for scene in scenes for sample in data.samples(scene)):
         pose = data.ego_pose(token)
-        truth = filter_range(data.ground_truth(token, TRACKING_CLASSES), pose)
+        truth = filter_range(data.ground_truth(token, classes), pose)
         boxes = filter_range(submission.get(token, truth.select(np.zeros(len(truth), bool))), pose)
+        boxes = boxes.select(np.isin(boxes.labels, classes))
         for rows, more in zip((found, right), compare_boxes(boxes, truth, pose), strict=True):
             rows.append(more)
     found, right = np.concatenate(found), np.concatenate(right)
