@@ -14,9 +14,11 @@ _FOLLOWING = ("record_threshold", "filter_threshold", "output_threshold")
 def at_threshold(tracker: Tracker, threshold: float) -> Tracker:
     """The same weights with `track.score_threshold` at `threshold`, and the other thresholds in their ratios to it.
 
-    Raises InputError for a threshold outside 0 to 1 and a network without tracks.
+    Raises InputError for a threshold that is not above 0 and at most 1, and for a network without tracks.
     """
     track = tracker.config.track
+    if not 0 < threshold <= 1:
+        raise InputError(f"track.score_threshold: expected a threshold above 0, at most 1, got {threshold:g}")
     if tracker.config.model.framework == "none":
         raise InputError("model.framework: none has no tracks to choose a threshold for; give a tracker")
     if not track.score_threshold:
@@ -32,7 +34,7 @@ def scores_by_threshold(
     evaluation: Evaluation, tracker: Tracker, thresholds: Sequence[float], look: Callable[[], object] = lambda: None
 ) -> dict[float, dict[str, float]]:
     """Official metrics at each threshold. `look` is called after every scene."""
-    trackers = {f"threshold-{value:g}": at_threshold(tracker, value) for value in thresholds}
+    trackers = {f"threshold-{value!r}": at_threshold(tracker, value) for value in thresholds}
     scores = evaluation.side_by_side(trackers, look)
     return dict(zip(thresholds, scores.values(), strict=True))
 

@@ -80,14 +80,13 @@ def test_other_thresholds_keep_their_ratio_and_weights_are_shared():
 
 def test_what_has_no_threshold_to_choose_is_refused():
     tracker = tiny_mutr3d()
-    for value in (-0.1, 1.5, float("nan")):
-        with pytest.raises(InputError, match="track.score_threshold"):
+    for value in (-0.1, 0.0, 1.5, float("nan")):
+        with pytest.raises(InputError, match="track.score_threshold: expected a threshold above 0, at most 1, got"):
             at_threshold(tracker, value)
     with pytest.raises(InputError, match="track.score_threshold: is 0"):
-        at_threshold(at_threshold(tracker, 0.0), 0.3)
+        at_threshold(tiny_mutr3d(score_threshold=0.0), 0.3)
     config = SynclConfig()
-    detector = dataclasses.replace(config, model=dataclasses.replace(config.model, framework="none"))
-    tracker.config = detector
+    tracker.config = dataclasses.replace(config, model=dataclasses.replace(config.model, framework="none"))
     with pytest.raises(InputError, match="model.framework: none has no tracks"):
         at_threshold(tracker, 0.3)
 
@@ -117,6 +116,6 @@ def test_tune_writes_the_configuration_that_it_says(root, tmp_path, capsys):
     assert tuned == at_threshold(build_tracker(before), tuned.track.score_threshold).config
     assert main(command) == 2 and "exists already" in capsys.readouterr().err
     assert main([*command, "--overwrite", "--thresholds", "2"]) == 2
-    assert "track.score_threshold: must be within 0 and 1, got 2" in capsys.readouterr().err
+    assert "track.score_threshold: expected a threshold above 0, at most 1, got 2" in capsys.readouterr().err
     assert load_config(output) == tuned
     assert not list(tmp_path.glob("syncl-tune*")) and torch.is_grad_enabled()

@@ -62,7 +62,7 @@ class RunTask:
             tracker = at_threshold(tracker, best_threshold(by_threshold))
             tuned = {
                 "threshold": tracker.config.track.score_threshold,
-                "tuning": {f"{value:g}": scores["amota"] for value, scores in by_threshold.items()},
+                "tuning": {repr(value): scores["amota"] for value, scores in by_threshold.items()},
             }
         iterations = read_log(trained)[-1]["iteration"]
         scores = self._evaluation(self.evaluation, "evaluations", workers)(tracker, iterations)
