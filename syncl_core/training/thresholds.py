@@ -44,13 +44,13 @@ def best_threshold(scores: dict[float, dict[str, float]]) -> float:
     return max(sorted(scores), key=lambda value: scores[value]["amota"])
 
 
-def format_scores(scores: dict[float, dict[str, float]], now: SynclConfig) -> str:
-    """A table, with a star at the best threshold and a word at the configuration's own."""
+def format_scores(scores: dict[float, dict[str, float]], config: SynclConfig) -> str:
+    """A table, with a star at the best threshold and "now" at that of `config`."""
     best = best_threshold(scores)
     lines = [f"{'threshold':>9}{'AMOTA':>9}{'AMOTP':>9}{'recall':>9}{'IDS':>7}{'false':>8}{'missed':>8}"]
     for value, of_value in scores.items():
-        percent = "".join(f"{of_value[name]:9.3f}" for name in ("amota", "amotp", "recall"))
+        metrics = "".join(f"{of_value[name]:9.3f}" for name in ("amota", "amotp", "recall"))
         counts = f"{of_value['ids']:7.0f}{of_value['fp']:8.0f}{of_value['fn']:8.0f}"
-        marks = " *" * (value == best) + "  now" * (value == now.track.score_threshold)
-        lines.append(f"{value:9g}{percent}{counts}{marks}")
+        marks = " *" * (value == best) + "  now" * (value == config.track.score_threshold)
+        lines.append(f"{value:9g}{metrics}{counts}{marks}")
     return "\n".join(lines)

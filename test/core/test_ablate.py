@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from nuscenes_fixture import write_tiny_nuscenes
+from nuscenes_fixture import SCENES, VERSION, write_tiny_nuscenes
 
 from syncl_core.checkpoint import load_checkpoint
 from syncl_core.cli import main
@@ -28,7 +28,7 @@ _CONFIG = """
 name: tiny
 image: {height: 32, width: 64}
 model: {embed_dim: 16, num_queries: 8, num_layers: 1, num_heads: 2, ffn_dim: 16, reasoning_layers: 1, depth_bins: 4,
-  dropout: 0.0}
+  dropout: 0.0, class_prior: 0.5, neutral_start: true}
 track: {slots: 4}
 train: {clip_length: 2, iterations: 4, workers: 0, log_every: 1, save_every: 1, freeze_backbone: true}
 """
@@ -129,30 +129,38 @@ def test_the_same_networks_are_evaluated_on_other_scenes(place, whole, capsys):
     assert "needs another folder" in capsys.readouterr().err
 
 
-def test_every_run_gets_the_threshold_that_is_best_on_other_scenes(place, whole):
+def test_every_run_gets_the_threshold_that_is_best_on_other_scenes(place, whole, capsys):
     other = place / "tuning"
     write_tiny_nuscenes(other, sweeps_between=0, gaps_ms=(500,) * 5)
     arguments = ["ablate", "--evaluate", str(whole), "--eval-data", str(place / "data"), "--eval-split", "tiny_val"]
-    tuning = ["--tune-data", str(other), "--tune-split", "tiny_val", "--thresholds", "0.005", "0.4"]
+    tuning = ["--tune-data", str(other), "--tune-split", "tiny_val", "--thresholds", "0.9", "0.95"]
+    assert main([*arguments, *tuning, "-o", str(place / "tuned")]) == 2
+    assert f"--tune-data: {SCENES[1]} is a scene to evaluate on, too" in capsys.readouterr().err
+    (other / VERSION / "splits.json").write_text(json.dumps({"tiny_val": [SCENES[0]]}))
     assert main([*arguments, *tuning, "-o", str(place / "tuned")]) == 0
     page = (place / "tuned" / "results.md").read_text()
-    assert "every run with the threshold, of 0.005, 0.4, of its highest AMOTA on `tuning`, split `tiny_val`: " in page
+    assert "every run with the threshold, of 0.9, 0.95, of its highest AMOTA on `tuning`, split `tiny_val`: " in page
     for run in _numbers(place / "tuned")["runs"]:
         folder = place / "tuned" / run["row"] / f"seed-{run['seed']}"
         amota = {
             name: json.loads((folder / "tuning" / f"threshold-{name}" / "scores.json").read_text())["amota"]
-            for name in ("0.005", "0.4")
+            for name in ("0.9", "0.95")
         }
         assert run["tuning"] == amota and amota[f"{run['threshold']:g}"] == max(amota.values())
         tracker = load_checkpoint(whole / run["row"] / f"seed-{run['seed']}" / "last.safetensors")
         clips = NuScenesClips(place / "data", tracker.config, "tiny_val")
-        expected = Evaluation(clips, place / "by-hand", Workers())(at_threshold(tracker, run["threshold"]), 0)
+        expected = Evaluation(clips, place / "by-hand", Workers())(at_threshold(tracker, run["threshold"]), 4)
         assert run["scores"] == {name: None if math.isnan(value) else value for name, value in expected.items()}
+        # Scores of networks that know nothing are alike; their tracks are not.
+        file = Path("iteration-0000004") / "tracks.json"
+        tracks = (folder / "evaluations" / file).read_text()
+        untuned = (whole / run["row"] / f"seed-{run['seed']}" / "evaluations" / file).read_text()
+        assert run["threshold"] == 0.9 and tracks == (place / "by-hand" / file).read_text() != untuned
     # Another choice of thresholds is another comparison.
     assert main([*arguments, *tuning[:-1], "-o", str(place / "tuned")]) == 2
     assert main([*arguments, *tuning[:-1], "0", "-o", str(place / "none")]) == 2
     study = load_study(place / "tuned")
-    assert study.tuning.thresholds == (0.005, 0.4) and load_study(whole).tuning is None
+    assert study.tuning.thresholds == (0.9, 0.95) and load_study(whole).tuning is None
 
 
 def _unfinished(folder: Path) -> list[Path]:

@@ -46,8 +46,7 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
     """
     with locked(folder):
         training, evaluation = _draw(folder, study)
-        _check_scenes(study, evaluation)
-        tuning = _drawn_tuning(folder, study)
+        tuning = _drawn_tuning(folder, study, _scenes(study, evaluation))
         tasks = [
             replace(_task(folder, run, training, evaluation, study, version), tuning=tuning) for run in planned(study)
         ]
@@ -74,8 +73,7 @@ def evaluate_again(
     study = replace(load_study(trained), evaluation=evaluation, tuning=tuning)
     with locked(folder):
         evaluation = _drawn(folder, evaluation, study, _EVALUATION_SECONDS)
-        _check_scenes(study, evaluation)
-        tuning = _drawn_tuning(folder, study)
+        tuning = _drawn_tuning(folder, study, _scenes(study, evaluation))
         finished = [run for run in planned(study) if (trained / run.folder / RESULT).is_file()]
         tasks = [
             EvaluateTask(
@@ -137,17 +135,19 @@ def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
     return Place(data=str(root))
 
 
-def _drawn_tuning(folder: Path, study: Study) -> Tuning | None:
+def _drawn_tuning(folder: Path, study: Study, evaluated: Sequence[str]) -> Tuning | None:
+    """How thresholds are chosen, once its scenes are drawn. Raises InputError for one of `evaluated`."""
     if study.tuning is None:
         return None
     place = _drawn(folder, study.tuning.place, study, _EVALUATION_SECONDS)
-    _check_scenes(study, place)
+    if both := set(_scenes(study, place)) & set(evaluated):
+        raise InputError(f"--tune-data: {min(both)} is a scene to evaluate on, too; choose thresholds on others")
     return replace(study.tuning, place=place)
 
 
-def _check_scenes(study: Study, evaluation: Place) -> None:
-    """Find out now, not after the first training, that there is nothing to evaluate on."""
-    NuScenesClips(evaluation.data, study.config, evaluation.split, evaluation.version)
+def _scenes(study: Study, place: Place) -> tuple[str, ...]:
+    """Raises InputError now, not after the first training, if there is nothing to evaluate on."""
+    return NuScenesClips(place.data, study.config, place.split, place.version).scene_names
 
 
 def _task(folder: Path, run: PlannedRun, training: Place, evaluation: Place, study: Study, version: str) -> TrainTask:

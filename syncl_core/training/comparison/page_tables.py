@@ -15,6 +15,7 @@ _COLUMNS = 24  # of a curve
 
 
 def scores(rows: Sequence[str], results: dict) -> list[str]:
+    """Means and spreads of every row."""
     lines = [f"| row | what | n | {' | '.join(_HEADERS.values())} |", "|---|---|---:|" + "---:|" * len(_HEADERS)]
     for row in rows:
         values = results["rows"][row]
@@ -64,6 +65,7 @@ def by_class(rows: Sequence[str], results: dict) -> list[str]:
 
 
 def costs(rows: Sequence[str], results: dict) -> list[str]:
+    """A training step's time and memory, against the baseline's."""
     lines = ["| row | step, s | over the baseline's | peak memory, MB | over the baseline's | step in the runs, s |"]
     lines += ["|---|---:|---:|---:|---:|---:|"]
     for row in _networks(rows, results):
@@ -86,10 +88,11 @@ def costs(rows: Sequence[str], results: dict) -> list[str]:
 
 
 def inference(rows: Sequence[str], results: dict) -> list[str]:
-    costs = {row: results["rows"][row]["cost"] for row in _networks(rows, results)}
+    """A step of inference with what only training needs, and without it."""
+    measured = {row: results["rows"][row]["cost"] for row in _networks(rows, results)}
     lines = ["| row | step with all that was trained, ms | without, ms | with / without | outputs equal, bit for bit |"]
     lines += ["|---|---:|---:|---:|---|"]
-    for row, cost in costs.items():
+    for row, cost in measured.items():
         if cost and "inference_ratio" in cost:
             both = f"{1e3 * cost['inference_seconds']:.1f} | {1e3 * cost['bare_inference_seconds']:.1f}"
             equal = f"{'yes' if cost['inference_equal'] else 'NO'}, {cost['inference_frames']} frames"
@@ -100,6 +103,7 @@ def inference(rows: Sequence[str], results: dict) -> list[str]:
 
 
 def filter_curves(study: Study, results: dict) -> list[str]:
+    """The filter's threshold and the queries that pass it, over the training."""
     lines = ["| row | threshold on the matching cost | | queries per object that pass | |", "|---|---|---|---|---|"]
     for row in _networks(study.rows, results):
         owner, cells = results["rows"][row]["runs_of"], []
