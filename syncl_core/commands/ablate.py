@@ -14,13 +14,14 @@ EXAMPLES = """examples:
   syncl ablate CONFIG --data /data/nuscenes --init detector.safetensors -o out/nuscenes --set train.epochs=6
   syncl ablate CONFIG --list                                        what would be trained
   syncl ablate --report out/ablation                                the page again, without training
+  syncl ablate --overview out/*/results.json -o overview.png        several comparisons in one picture
   syncl ablate --evaluate out/ablation --eval-data out/more --eval-split world_val -o out/again    on other scenes
   syncl ablate --evaluate out/ablation --eval-data out/test --eval-split world_test --tune-data out/val -o out/tuned
 
 Every row and seed is an ordinary training run in OUT/ROW/seed-N, all from the same weights and with the same clips;
 rows that are the same network share it. The same command goes on after Ctrl-C, kill -9 or a crash and does only what is
 left; more --seeds or --tables may be added. OUT gets results.json (every number) and results.md (means, spreads, the
-paper's figures, costs). A run that breaks is named and stops no other.
+paper's figures, costs) and results.png. A run that breaks is named and stops no other.
 """
 
 
@@ -77,6 +78,9 @@ def add_parser(subparsers) -> None:
         help="evaluate the runs of a comparison on --eval-data and stop; what is for training alone is not looked at",
     )
     parser.add_argument("--report", default="", metavar="OUT", help="write the page of a comparison again and stop")
+    parser.add_argument(
+        "--overview", nargs="+", default=[], metavar="JSON", help="draw SynCL of each results.json into -o OUT and stop"
+    )
     parser.set_defaults(run=run)
 
 
@@ -91,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         folder = Path(args.report)
         return _told(folder, conduct.report(folder, load_study(folder)))
+    if args.overview:
+        return _overview(args)
     if args.evaluate:
         return _evaluated(args)
     if not args.config or not (args.output or args.list):
@@ -101,6 +107,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
     folder = Path(args.output)
     return _told(folder, conduct.compare(folder, study, args.device, args.jobs, _version(), not args.no_costs))
+
+
+def _overview(args: argparse.Namespace) -> int:
+    """One picture of several comparisons. Raises InputError naming what is missing or no comparison."""
+    from pathlib import Path
+
+    from syncl_core.errors import InputError
+    from syncl_core.training.comparison.picture import overview, write_picture
+
+    if not args.output or args.config:
+        raise InputError("syncl ablate --overview JSON ... needs the picture to write, -o FILE.png, and no CONFIG")
+    write_picture(Path(args.output), overview([Path(name) for name in args.overview]))
+    print(f"{len(args.overview)} comparisons -> {args.output}")
+    return 0
 
 
 def _evaluated(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import CostTask
 from syncl_core.training.comparison.crew import Task, conduct, locked
 from syncl_core.training.comparison.page import to_markdown
+from syncl_core.training.comparison.picture import lines_of, write_picture
 from syncl_core.training.comparison.results import collect, write_results
 from syncl_core.training.comparison.study import (
     Place,
@@ -34,12 +35,12 @@ from syncl_core.training.distributed import Workers
 from syncl_core.training.run import LAST, num_iterations
 from syncl_core.training.sources import WORLD, training_source
 
-PAGE, ENCODED = "results.md", "encoded"
+PAGE, PICTURE, ENCODED = "results.md", "results.png", "encoded"
 _TRAINING_SECONDS, _EVALUATION_SECONDS = 20.0, 10.0  # of a scene of the world
 
 
 def compare(folder: Path, study: Study, device: str, jobs: int, version: str, costs: bool = True) -> dict:
-    """Do what is left to do, at most `jobs` runs at a time, and write results.json and results.md. Returns the results.
+    """Do what is left to do, at most `jobs` runs at a time, and write results.json, .md and .png. Returns the results.
 
     Safe to interrupt in any way and to call again. Runs that break do not stop others; they are in "missing". Raises
     InputError if nothing can be compared: unusable data, a folder of another comparison, a detector that broke.
@@ -91,9 +92,10 @@ def evaluate_again(
 
 
 def report(folder: Path, study: Study) -> dict:
-    """Write results.json and results.md from what the runs left. Returns the results."""
+    """Write results.json, results.md and results.png from what the runs left. Returns the results."""
     results = collect(folder, study)
     write_results(folder, results)
+    write_picture(folder / PICTURE, lines_of(results))
     write_text(folder / PAGE, to_markdown(study, results))
     return results
 

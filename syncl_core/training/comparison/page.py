@@ -50,6 +50,8 @@ def _introduction(study: Study, results: dict) -> list[str]:
         "Figures are means over seeds +- sample standard deviation. The paper's are single runs of another network on",
         "other data (nuScenes val, V2-99, 320x800): only directions can be compared. Differences are to the baseline",
         "of the same seed; one whose mean is not larger than its standard deviation is called unclear.",
+        "",
+        "![differences to the baseline](results.png)",
     ]
     return lines
 

@@ -75,6 +75,15 @@ def paired(values: Sequence[dict | None], baseline: Sequence[dict | None], metri
     return spread(differences)
 
 
+def by_seed(results: dict, row: str, metric: str) -> dict[int, float]:
+    """From results.json: the difference of a row to its baseline, by seed. Seeds without one of them are left out."""
+    runs = {(run["row"], run["seed"]): run for run in results["runs"]}
+    owners = [results["rows"][name]["runs_of"] for name in (row, baseline_of(row))]
+    pairs = {seed: [runs.get((owner, seed)) for owner in owners] for seed in results["seeds"]}
+    differences = {seed: _difference(*pair, metric) for seed, pair in pairs.items()}
+    return {seed: value for seed, value in differences.items() if value is not None}
+
+
 def _difference(values: dict | None, baseline: dict | None, metric: str) -> float | None:
     pair = [run and run["scores"].get(metric) for run in (values, baseline)]
     return None if None in pair else pair[0] - pair[1]
