@@ -25,6 +25,10 @@ paper's figures, costs) and results.png. A run that breaks is named and stops no
 """
 
 
+_FOR_TRAINING = ("tables", "seeds", "init", "split", "train_scenes", "set")
+"""Switches without a meaning for --evaluate."""
+
+
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "ablate",
@@ -75,13 +79,13 @@ def add_parser(subparsers) -> None:
         "--evaluate",
         default="",
         metavar="OUT",
-        help="evaluate the runs of a comparison on --eval-data and stop; what is for training alone is not looked at",
+        help="evaluate the runs of a comparison on --eval-data and stop",
     )
     parser.add_argument("--report", default="", metavar="OUT", help="write the page of a comparison again and stop")
     parser.add_argument(
         "--overview", nargs="+", default=[], metavar="JSON", help="draw SynCL of each results.json into -o OUT and stop"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, for_training={name: parser.get_default(name) for name in _FOR_TRAINING})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     from syncl_core.errors import InputError
     from syncl_core.training.comparison import conduct
+    from syncl_core.training.comparison.asked import asked_study
     from syncl_core.training.comparison.study import load_study
 
     args.eval_data = args.eval_data or args.data
@@ -101,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         return _evaluated(args)
     if not args.config or not (args.output or args.list):
         raise InputError("syncl ablate needs CONFIG and -o OUT, or --report OUT; see syncl ablate --help")
-    study = _study(args)
+    study = asked_study(args)
     if args.list:
         print(_listed(study))
         return 0
@@ -129,82 +134,18 @@ def _evaluated(args: argparse.Namespace) -> int:
 
     from syncl_core.errors import InputError
     from syncl_core.training.comparison import conduct
-    from syncl_core.training.comparison.study import Place
+    from syncl_core.training.comparison.asked import asked_evaluation, asked_tuning, check_counts
 
     folder, trained = Path(args.output), Path(args.evaluate)
     if not args.output or folder.resolve() == trained.resolve() or args.config:
         raise InputError("syncl ablate --evaluate OUT needs another folder, -o NEW, and no CONFIG")
-    _check_counts(args)
-    place = Place(data=args.eval_data, version=args.version, split=args.eval_split, scenes=args.eval_scenes)
-    return _told(folder, conduct.evaluate_again(folder, trained, place, _tuning(args), args.device, args.jobs))
-
-
-def _tuning(args: argparse.Namespace):
-    """How every run gets a threshold of its own; None without --tune-data. Raises InputError naming the switch."""
-    from syncl_core.errors import InputError
-    from syncl_core.training.comparison.study import Place, Tuning
-
-    if not args.tune_data:
-        return None
-    if wrong := [value for value in args.thresholds if not 0 < value <= 1]:
-        raise InputError(f"--thresholds {wrong[0]:g}: expected values above 0, at most 1")
-    split = args.tune_split or ("val" if args.tune_data == "world" else "")
-    place = Place(data=args.tune_data, version=args.version, split=split, scenes=args.tune_scenes)
-    return Tuning(place=place, thresholds=tuple(dict.fromkeys(args.thresholds)))
-
-
-def _check_counts(args: argparse.Namespace) -> None:
-    """Raises InputError naming the switch."""
-    from syncl_core.errors import InputError
-
-    for name, least in {"seeds": 1, "jobs": 1, "train_scenes": 0, "eval_scenes": 0, "tune_scenes": 0}.items():
-        if getattr(args, name) < least:
-            raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
-    drawn = {"train-scenes": args.data, "eval-scenes": args.eval_data, "tune-scenes": args.tune_data}
-    for name, data in drawn.items():
-        if getattr(args, name.replace("-", "_")) and data != "world":
-            raise InputError(f"--{name}: only the world is drawn; leave it out for {data}")
-
-
-def _study(args: argparse.Namespace):
-    """What is asked for. Raises InputError naming the switch."""
-    from dataclasses import replace
-
-    from syncl_core.commands.train import with_settings
-    from syncl_core.config import load_config, with_values
-    from syncl_core.errors import InputError
-    from syncl_core.io.submission import check_submittable
-    from syncl_core.training.comparison.study import Place, Study, choose_rows, detector_run, file_digest
-
-    _check_counts(args)
-    # Scenes drawn for the comparison are all used, whatever CONFIG says of a training by itself.
-    drawn = {"train": {"first_scene": 0, "scenes": 0}} if args.train_scenes else {}
-    config = with_values(with_settings(load_config(args.config), args.set), drawn)
-    if config.model.framework == "none":
-        raise InputError(f"{args.config}: model.framework: none has no tracks to compare; give a tracker")
-    if config.train.clip_length < 2:
-        raise InputError(
-            f"{args.config}: train.clip_length: a clip of one frame has no tracks to teach; give a tracker"
-        )
-    check_submittable(config)  # all runs are evaluated
-    is_detector = args.init.endswith((".yaml", ".yml"))
-    study = Study(
-        config=config,
-        rows=choose_rows(args.tables),
-        seeds=tuple(range(config.train.seed, config.train.seed + args.seeds)),
-        training=Place(data=args.data, version=args.version, split=args.split, scenes=args.train_scenes),
-        evaluation=Place(data=args.eval_data, version=args.version, split=args.eval_split, scenes=args.eval_scenes),
-        tuning=_tuning(args),
-        start="" if is_detector else args.init,
-        start_digest=file_digest(args.init) if args.init and not is_detector else "",
-        detector=with_values(load_config(args.init), drawn) if is_detector else None,
+    if given := [name for name, default in args.for_training.items() if getattr(args, name) != default]:
+        raise InputError(f"--{given[0].replace('_', '-')} is for training; --evaluate OUT takes the runs of OUT")
+    check_counts(args)
+    tuning = asked_tuning(args)
+    return _told(
+        folder, conduct.evaluate_again(folder, trained, asked_evaluation(args), tuning, args.device, args.jobs)
     )
-    one_stage = [row.startswith("table8/") for row in study.rows]
-    if args.init and any(one_stage):
-        raise InputError("--tables 8: these rows are trained in one stage, from nothing; leave out --init")
-    if any(one_stage) and not all(one_stage):
-        raise InputError("--tables 8: these rows train for longer than others; compare them by themselves")
-    return replace(study, start_digest=detector_run(study).digest) if is_detector else study
 
 
 def _listed(study) -> str:

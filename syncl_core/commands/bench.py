@@ -76,10 +76,10 @@ def _bench_training(args: argparse.Namespace) -> int:
 
     from syncl_core.bench.table import format_table
     from syncl_core.bench.training import measure_steps
-    from syncl_core.commands.train import with_settings
     from syncl_core.config import load_config
     from syncl_core.errors import InputError
     from syncl_core.io.files import write_text
+    from syncl_core.settings import with_settings
     from syncl_core.training.ablations import baseline_of
 
     if len(args.config) != 1:

@@ -98,34 +98,13 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
 def _configuration(args: argparse.Namespace):
     """CONFIG, then the ablation, then every --set."""
     from syncl_core.config import load_config
+    from syncl_core.settings import with_settings
     from syncl_core.training.ablations import ablated
 
     config = load_config(args.config)
     if args.ablation:
         config = ablated(config, args.ablation)
     return with_settings(config, args.set)
-
-
-def with_settings(config, settings: list[str]):
-    """The configuration with every KEY=VALUE of --set over it. Raises InputError naming the setting or the key."""
-    import yaml
-
-    from syncl_core.config import with_values
-    from syncl_core.errors import InputError
-
-    files = []
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {setting}: expected KEY=VALUE, as train.epochs=6")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {setting}: the value is not valid YAML") from None
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        files.append(value)
-    return with_values(config, *files)
 
 
 def _check_arguments(args: argparse.Namespace, config) -> None:

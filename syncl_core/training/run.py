@@ -1,7 +1,6 @@
 """The training loop: the next clip, a step of the optimiser, now and then a snapshot and an evaluation."""
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +28,9 @@ from syncl_core.training.optimizer import learning_rate, make_optimizer, set_lea
 from syncl_core.training.progress import Progress
 from syncl_core.training.shares import clip_gradients, load_whole, load_whole_optimizer, whole, whole_tracker
 from syncl_core.training.start import carry_on, spread
+from syncl_core.training.stop import stop_flag
 
 SNAPSHOT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
-
-SAME_SIGNAL_SECONDS = 1.0  # after the first: no second wish
 
 _TOLD = ("amota", "amotp", "mota", "recall", "ids", "nds", "map", "map_present")
 
@@ -92,7 +90,7 @@ def train(
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
-    with _stop_flag() as stop, contextlib.closing(progress):
+    with stop_flag() as stop, contextlib.closing(progress):
         clips = iter(loader)
         for iteration in range(first, run.iterations):
             best, stopped = _iterate(run, clips, iteration, best, progress, evaluate, stop)
@@ -257,32 +255,3 @@ def _resume(run: Run) -> tuple[int, float]:
     load_whole_optimizer(run.optimizer, content["optimizer"])
     snapshot.set_random_state(content["ranks"][run.workers.rank], run.workers.device)
     return content["iteration"], content["best"]
-
-
-@contextlib.contextmanager
-def _stop_flag() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, so that a step is never torn apart; a second one ends the program.
-
-    One that follows at once is the same: a batch system signals every process, and torchrun hands its own on.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    asked_s = 0.0
-
-    def ask(number: int, frame) -> None:
-        nonlocal asked_s
-        if not stop.is_set():
-            stop.set()
-            asked_s = time.monotonic()
-        elif time.monotonic() - asked_s > SAME_SIGNAL_SECONDS:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -227,6 +227,8 @@ def test_rows_nobody_asked_for_need_not_fit():
         (["{config}", "-o", "{out}", "--data", "/d", "--train-scenes", "3"], "--train-scenes: only the world is drawn"),
         (["{config}", "-o", "{out}", "--tables", "4a,8"], "--tables 8: these rows train for longer than others"),
         (["--report", "{out}"], "{out}/study.json: no such file"),
+        (["--evaluate", "{out}", "-o", "{out}x", "--seeds", "4"], "--seeds is for training; --evaluate OUT takes the"),
+        (["--evaluate", "{out}", "-o", "{out}x", "--set", "a=1"], "--set is for training; --evaluate OUT takes the"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
