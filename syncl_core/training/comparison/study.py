@@ -127,7 +127,7 @@ def file_digest(path: str | Path) -> str:
 
 def first_difference(stored: dict, given: dict) -> str:
     """ "KEY: was X, is Y" of the first setting that differs; "" if none does."""
-    stored, given = dict(_flat(stored)), dict(_flat(given))
+    stored, given = dict(_flat(stored)), dict(_flat(json.loads(json.dumps(given))))  # a file has no tuples
     for key in (*given, *stored):
         if stored.get(key) != given.get(key):
             return f"{key}: was {stored.get(key)}, is {given.get(key)}"
