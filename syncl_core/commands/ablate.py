@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   syncl ablate CONFIG --init detector.safetensors --tables 4a/5,open -o out/open   SynCL and what the paper leaves open
   syncl ablate CONFIG --data /data/nuscenes --init detector.safetensors -o out/nuscenes --set train.epochs=6
   syncl ablate CONFIG --list                                        what would be trained
-  syncl ablate --report out/ablation                                the page again, without training
+  syncl ablate --report out/ablation                                page and picture again, without training
   syncl ablate --overview out/*/results.json -o overview.png        several comparisons in one picture
   syncl ablate --evaluate out/ablation --eval-data out/more --eval-split world_val -o out/again    on other scenes
   syncl ablate --evaluate out/ablation --eval-data out/test --eval-split world_test --tune-data out/val -o out/tuned
@@ -81,7 +81,9 @@ def add_parser(subparsers) -> None:
         metavar="OUT",
         help="evaluate the runs of a comparison on --eval-data and stop",
     )
-    parser.add_argument("--report", default="", metavar="OUT", help="write the page of a comparison again and stop")
+    parser.add_argument(
+        "--report", default="", metavar="OUT", help="write page and picture of a comparison again and stop"
+    )
     parser.add_argument(
         "--overview", nargs="+", default=[], metavar="JSON", help="draw SynCL of each results.json into -o OUT and stop"
     )

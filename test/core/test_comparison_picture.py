@@ -5,12 +5,14 @@ import json
 import cv2
 import numpy as np
 import pytest
-from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.colors import to_rgb
 
 from syncl_core.cli import main
-from syncl_core.training.comparison.picture import COLORS, figure, lines_of, overview
+from syncl_core.training.comparison.picture import COLORS, figure, lines_of, overview, write_picture
 from syncl_core.training.comparison.results import by_seed
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+from matplotlib.collections import LineCollection, PathCollection  # noqa: E402
+from matplotlib.colors import to_rgb  # noqa: E402
 
 _METRICS = ("amota", "nds", "map")
 
@@ -68,6 +70,11 @@ def test_dots_are_where_they_belong_in_the_color_that_says_so():
         (bar,) = (each for each in panel.collections if isinstance(each, LineCollection))
         mean, deviation = np.mean(points), np.std(points, ddof=1)
         assert bar.get_segments()[0][:, 0] == pytest.approx([mean - deviation, mean + deviation])
+
+
+def test_a_baseline_alone_has_an_empty_picture(tmp_path):
+    write_picture(tmp_path / "a.png", lines_of(_results(_RUNS, {"table4a/1": "table4a/1"})))
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
 
 
 def test_several_comparisons_in_one_picture(tmp_path, capsys):

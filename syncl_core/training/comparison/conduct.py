@@ -95,8 +95,8 @@ def report(folder: Path, study: Study) -> dict:
     """Write results.json, results.md and results.png from what the runs left. Returns the results."""
     results = collect(folder, study)
     write_results(folder, results)
-    write_picture(folder / PICTURE, lines_of(results))
     write_text(folder / PAGE, to_markdown(study, results))
+    write_picture(folder / PICTURE, lines_of(results))
     return results
 
 
