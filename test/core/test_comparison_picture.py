@@ -72,6 +72,14 @@ def test_dots_are_where_they_belong_in_the_color_that_says_so():
         assert bar.get_segments()[0][:, 0] == pytest.approx([mean - deviation, mean + deviation])
 
 
+def test_long_names_leave_room_for_the_panels():
+    """Else the longest name of the open choices takes most of the width."""
+    runs = {(row, 0): (0.5, 0.5, 0.5) for row in ("table4a/1", "open/no_false_background")}
+    picture = figure(lines_of(_results(runs, {row: row for row, _ in runs})))
+    picture.draw_without_rendering()
+    assert sum(panel.get_position().width for panel in picture.axes) > 0.5
+
+
 def test_a_baseline_alone_has_an_empty_picture(tmp_path):
     write_picture(tmp_path / "a.png", lines_of(_results(_RUNS, {"table4a/1": "table4a/1"})))
     assert cv2.imread(str(tmp_path / "a.png")) is not None

@@ -1,6 +1,7 @@
 """Differences to the baseline as a picture: a dot for every seed, their mean and spread, the paper's as a diamond."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from syncl_core.training.comparison.results import RESULTS, by_seed, spread
 PANELS = {"amota": "AMOTA", "nds": "NDS", "map": "mAP"}
 COLORS = {"ahead": "#0072b2", "behind": "#d55e00", "unclear": "#8c8c8c"}
 _SYNCL = "table4a/5"
+_LABEL_CHARACTERS = 44  # of a line
 _LEGEND = (
     "Points more than the baseline. Dots: seeds; bars: mean and standard deviation (blue: all of it above zero; "
     "red: below); diamonds: the paper."
@@ -77,7 +79,9 @@ def figure(lines: Sequence[Line]):
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("the picture of a comparison needs matplotlib: pip install matplotlib") from None
-    whole = Figure(figsize=(11, 1.5 + 0.26 * max(1, len(lines))), layout="constrained")
+    labels = [textwrap.fill(line.label, _LABEL_CHARACTERS) for line in lines]
+    inches = 0.26 + 0.1 * max((label.count("\n") for label in labels), default=0)
+    whole = Figure(figsize=(11, 1.5 + inches * max(1, len(lines))), layout="constrained")
     panels = whole.subplots(1, len(PANELS), sharey=True)
     for panel, (metric, title) in zip(panels, PANELS.items(), strict=True):
         panel.axvline(0, color="black", linewidth=0.8)
@@ -85,7 +89,7 @@ def figure(lines: Sequence[Line]):
         panel.grid(axis="x", alpha=0.3)
         for place, line in enumerate(lines):
             _draw(panel, place, line, metric)
-    panels[0].set_yticks(range(len(lines)), [line.label for line in lines])
+    panels[0].set_yticks(range(len(lines)), labels, fontsize=9)
     panels[0].set_ylim(len(lines) - 0.4, -0.6)
     whole.supxlabel(_LEGEND, fontsize=9)
     return whole
