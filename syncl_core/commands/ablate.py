@@ -85,7 +85,11 @@ def add_parser(subparsers) -> None:
         "--report", default="", metavar="OUT", help="write page and picture of a comparison again and stop"
     )
     parser.add_argument(
-        "--overview", nargs="+", default=[], metavar="JSON", help="draw SynCL of each results.json into -o OUT and stop"
+        "--overview",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="draw SynCL of each results.json into -o FILE.png and stop",
     )
     parser.set_defaults(run=run, for_training={name: parser.get_default(name) for name in _FOR_TRAINING})
 
@@ -123,7 +127,7 @@ def _overview(args: argparse.Namespace) -> int:
     from syncl_core.errors import InputError
     from syncl_core.training.comparison.picture import overview, write_picture
 
-    if not args.output or args.config:
+    if not args.output.endswith(".png") or args.config:
         raise InputError("syncl ablate --overview JSON ... needs the picture to write, -o FILE.png, and no CONFIG")
     write_picture(Path(args.output), overview([Path(name) for name in args.overview]))
     print(f"{len(args.overview)} comparisons -> {args.output}")

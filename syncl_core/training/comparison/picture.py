@@ -33,9 +33,8 @@ class Line:
 
 def lines_of(results: dict) -> list[Line]:
     """Every network of results.json but the baselines, once."""
-    rows, seen = results["rows"], set()
-    seen |= {rows[baseline_of(row)]["runs_of"] for row in rows if baseline_of(row) in rows}
-    lines = []
+    rows, lines = results["rows"], []
+    seen = {rows[baseline_of(row)]["runs_of"] for row in rows}
     for row, values in rows.items():
         if values["runs_of"] not in seen:
             seen.add(values["runs_of"])
@@ -44,7 +43,7 @@ def lines_of(results: dict) -> list[Line]:
 
 
 def overview(files: Sequence[Path]) -> list[Line]:
-    """A line for each results.json, named as the file or its folder: SynCL where it was compared, else the first row.
+    """A line for each results.json, named as the file or its folder: SynCL, or the first row that is no baseline.
 
     Raises InputError naming the file that is not one.
     """
