@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   syncl ablate CONFIG --list                                        what would be trained
   syncl ablate --report out/ablation                                page and picture again, without training
   syncl ablate --overview out/*/results.json -o overview.png        several comparisons in one picture
+  syncl ablate --curve out/short/results.json out/long/results.json -o curve.png      over the iterations of training
   syncl ablate --evaluate out/ablation --eval-data out/more --eval-split world_val -o out/again    on other scenes
   syncl ablate --evaluate out/ablation --eval-data out/test --eval-split world_test --tune-data out/val -o out/tuned
 
@@ -91,6 +92,13 @@ def add_parser(subparsers) -> None:
         metavar="JSON",
         help="draw SynCL of each results.json into -o FILE.png and stop",
     )
+    parser.add_argument(
+        "--curve",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="draw what results.json of several budgets say over their iterations into -o FILE.png and stop",
+    )
     parser.set_defaults(run=run, for_training={name: parser.get_default(name) for name in _FOR_TRAINING})
 
 
@@ -106,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         folder = Path(args.report)
         return _told(folder, conduct.report(folder, load_study(folder)))
-    if args.overview:
-        return _overview(args)
+    if args.overview or args.curve:
+        return _picture(args)
     if args.evaluate:
         return _evaluated(args)
     if not args.config or not (args.output or args.list):
@@ -120,17 +128,21 @@ def run(args: argparse.Namespace) -> int:
     return _told(folder, conduct.compare(folder, study, args.device, args.jobs, _version(), not args.no_costs))
 
 
-def _overview(args: argparse.Namespace) -> int:
+def _picture(args: argparse.Namespace) -> int:
     """One picture of several comparisons. Raises InputError naming what is missing or no comparison."""
     from pathlib import Path
 
     from syncl_core.errors import InputError
-    from syncl_core.training.comparison.picture import overview, write_picture
+    from syncl_core.training.comparison.curve import curve, curve_figure
+    from syncl_core.training.comparison.picture import figure, overview, write_picture
 
-    if not args.output.endswith(".png") or args.config:
-        raise InputError("syncl ablate --overview JSON ... needs the picture to write, -o FILE.png, and no CONFIG")
-    write_picture(Path(args.output), overview([Path(name) for name in args.overview]))
-    print(f"{len(args.overview)} comparisons -> {args.output}")
+    files = [Path(name) for name in args.overview or args.curve]
+    if not args.output.endswith(".png") or args.config or (args.overview and args.curve):
+        raise InputError(
+            "syncl ablate --overview JSON ... or --curve JSON ... needs the picture to write, -o FILE.png, no CONFIG"
+        )
+    write_picture(Path(args.output), figure(overview(files)) if args.overview else curve_figure(curve(files)))
+    print(f"{len(files)} comparisons -> {args.output}")
     return 0
 
 

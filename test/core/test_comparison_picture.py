@@ -81,7 +81,7 @@ def test_long_names_leave_room_for_the_panels():
 
 
 def test_a_baseline_alone_has_an_empty_picture(tmp_path):
-    write_picture(tmp_path / "a.png", lines_of(_results(_RUNS, {"table4a/1": "table4a/1"})))
+    write_picture(tmp_path / "a.png", figure(lines_of(_results(_RUNS, {"table4a/1": "table4a/1"}))))
     assert cv2.imread(str(tmp_path / "a.png")) is not None
 
 

@@ -17,7 +17,7 @@ from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import CostTask
 from syncl_core.training.comparison.crew import Task, conduct, locked
 from syncl_core.training.comparison.page import to_markdown
-from syncl_core.training.comparison.picture import lines_of, write_picture
+from syncl_core.training.comparison.picture import figure, lines_of, write_picture
 from syncl_core.training.comparison.results import collect, write_results
 from syncl_core.training.comparison.study import (
     Place,
@@ -96,7 +96,7 @@ def report(folder: Path, study: Study) -> dict:
     results = collect(folder, study)
     write_results(folder, results)
     write_text(folder / PAGE, to_markdown(study, results))
-    write_picture(folder / PICTURE, lines_of(results))
+    write_picture(folder / PICTURE, figure(lines_of(results)))
     return results
 
 

@@ -2,7 +2,8 @@
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +50,25 @@ def overview(files: Sequence[Path]) -> list[Line]:
     """
     lines = []
     for file in files:
-        try:
+        with comparison_errors(file):
             results = json.loads(file.read_text(encoding="utf-8"))
-            rows = [row for row in results["rows"] if row != baseline_of(row)]
-            row = _SYNCL if _SYNCL in rows else rows[0]
-            lines.append(_line(results, row, _name(file)))
-        except (OSError, ValueError, KeyError, IndexError, TypeError):
-            raise InputError(f"{file}: expected the results.json of a comparison of two rows or more") from None
+            lines.append(_line(results, row_of_interest(results), _name(file)))
     return lines
+
+
+def row_of_interest(results: dict) -> str:
+    """SynCL, or the first row that is no baseline. Raises IndexError if there is none."""
+    rows = [row for row in results["rows"] if row != baseline_of(row)]
+    return _SYNCL if _SYNCL in rows else rows[0]
+
+
+@contextmanager
+def comparison_errors(file: Path) -> Iterator[None]:
+    """What reading a file that is no comparison raises, as an InputError that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        raise InputError(f"{file}: expected the results.json of a comparison of two rows or more") from None
 
 
 def _name(file: Path) -> str:
@@ -65,22 +77,26 @@ def _name(file: Path) -> str:
     return stem.replace("_", " ")
 
 
-def write_picture(path: Path, lines: Sequence[Line]) -> None:
-    """Draw a PNG. Raises InputError if matplotlib is missing or the file cannot be written."""
-    drawn = figure(lines)
+def write_picture(path: Path, drawn) -> None:
+    """A figure as a PNG. Raises InputError if the file cannot be written."""
     with whole_file(path) as partial:
         drawn.savefig(partial, format="png", dpi=110, metadata={"Software": None})
 
 
-def figure(lines: Sequence[Line]):
-    """The picture as a matplotlib figure, a panel for each metric. Raises InputError if matplotlib is missing."""
+def empty_figure(width: float, height: float):
+    """Of inches. Raises InputError if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("the picture of a comparison needs matplotlib: pip install matplotlib") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def figure(lines: Sequence[Line]):
+    """The picture as a matplotlib figure, a panel for each metric. Raises InputError if matplotlib is missing."""
     labels = [textwrap.fill(line.label, _LABEL_CHARACTERS) for line in lines]
     inches = 0.26 + 0.1 * max((label.count("\n") for label in labels), default=0)
-    whole = Figure(figsize=(11, 1.5 + inches * max(1, len(lines))), layout="constrained")
+    whole = empty_figure(11, 1.5 + inches * max(1, len(lines)))
     panels = whole.subplots(1, len(PANELS), sharey=True)
     for panel, (metric, title) in zip(panels, PANELS.items(), strict=True):
         panel.axvline(0, color="black", linewidth=0.8)

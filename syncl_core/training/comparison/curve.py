@@ -1,0 +1,77 @@
+"""What longer training brings: baseline and SynCL over the iterations of several comparisons, as a picture."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncl_core.errors import InputError
+from syncl_core.training.ablations import baseline_of
+from syncl_core.training.comparison.picture import COLORS, PANELS, comparison_errors, empty_figure, row_of_interest
+from syncl_core.training.comparison.results import spread
+from syncl_core.training.comparison.study import first_difference
+
+_SERIES = {"baseline": COLORS["unclear"], "SynCL": COLORS["ahead"]}
+_LEGEND = "Over the iterations a run trained. Dots: seeds; bars: mean and standard deviation."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A comparison of runs of one length. Values are in %, by series and metric, one for each seed."""
+
+    iterations: int
+    values: dict[str, dict[str, tuple[float, ...]]]
+
+
+def curve(files: Sequence[Path]) -> list[Point]:
+    """A point for each results.json, in the order of their iterations.
+
+    Raises InputError naming the file that is not one, or two that differ in more than the iterations, or in nothing.
+    """
+    points, configs = {}, {}
+    for file in files:
+        with comparison_errors(file):
+            results = json.loads(file.read_text(encoding="utf-8"))
+            row, config = row_of_interest(results), results["config"]
+            iterations = config["train"].pop("iterations")
+            values = {"baseline": _values(results, baseline_of(row)), "SynCL": _values(results, row)}
+        for other in configs:
+            if difference := first_difference(configs[other], config):
+                raise InputError(f"{file} and {other} differ in more than their iterations: {difference}")
+        if iterations in points:
+            raise InputError(f"{file}: {iterations} iterations, as another one of the files")
+        configs[file], points[iterations] = config, Point(iterations=iterations, values=values)
+    return [points[iterations] for iterations in sorted(points)]
+
+
+def curve_figure(points: Sequence[Point]):
+    """As a matplotlib figure, a panel for each metric. Raises InputError if matplotlib is missing."""
+    whole = empty_figure(11, 3.6)
+    for panel, (metric, title) in zip(whole.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        panel.set_title(f"{title} %", fontsize=10)
+        panel.grid(alpha=0.3)
+        for series, color in _SERIES.items():
+            _draw(panel, points, series, metric, color)
+        panel.set_xticks([point.iterations for point in points])
+        panel.set_ylim(bottom=0)
+    whole.axes[0].legend(fontsize=9, loc="lower right")
+    whole.supxlabel(_LEGEND, fontsize=9)
+    return whole
+
+
+def _draw(panel, points: Sequence[Point], series: str, metric: str, color: str) -> None:
+    places = [point.iterations for point in points]
+    spreads = [spread(point.values[series][metric]) for point in points]
+    means, bars = [each.mean for each in spreads], [each.std or 0.0 for each in spreads]
+    panel.errorbar(places, means, yerr=bars, color=color, capsize=3, linewidth=1.6, label=series)
+    for point in points:
+        dots = point.values[series][metric]
+        panel.scatter([point.iterations] * len(dots), dots, s=14, color=color, alpha=0.55, linewidths=0)
+
+
+def _values(results: dict, row: str) -> dict[str, tuple[float, ...]]:
+    """Of the network of a row, by metric. Raises IndexError if it has no run."""
+    runs = [run["scores"] for run in results["runs"] if run["row"] == results["rows"][row]["runs_of"]]
+    values = {metric: tuple(100 * scores[metric] for scores in runs if metric in scores) for metric in PANELS}
+    values["amota"][0]
+    return values
