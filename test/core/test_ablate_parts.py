@@ -117,7 +117,7 @@ def test_rows_that_are_one_network_share_their_runs():
     assert digests[0] == digests[1] and len(set(digests)) == 4
 
 
-@pytest.mark.parametrize("name", ["ablation_cpu", "ablation_gpu"])
+@pytest.mark.parametrize("name", ["ablation_cpu", "ablation_cpu_scratch", "ablation_gpu"])
 def test_the_open_choices_fit_the_presets(name, capsys):
     assert main(["ablate", str(CONFIGS / f"{name}.yaml"), "--list", "--tables", "4a/5,open"]) == 0
     assert capsys.readouterr().out.endswith(f"{3 * (2 + len(OPEN_CHOICES))} runs: seeds 0, 1, 2\n")

@@ -70,8 +70,8 @@ def _draw(panel, points: Sequence[Point], series: str, metric: str, color: str) 
 
 
 def _values(results: dict, row: str) -> dict[str, tuple[float, ...]]:
-    """Of the network of a row, by metric. Raises IndexError if it has no run."""
+    """Of the network of a row, by metric. Raises KeyError if it has no run."""
     runs = [run["scores"] for run in results["runs"] if run["row"] == results["rows"][row]["runs_of"]]
-    values = {metric: tuple(100 * scores[metric] for scores in runs if metric in scores) for metric in PANELS}
-    values["amota"][0]
-    return values
+    if not runs:
+        raise KeyError(row)
+    return {metric: tuple(100 * scores[metric] for scores in runs if metric in scores) for metric in PANELS}
