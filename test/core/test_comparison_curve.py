@@ -73,6 +73,12 @@ def test_one_seed_has_no_bar(written):
     assert all(np.ptp(segment[:, 1]) == 0 for segment in bars.get_segments())
 
 
+def test_another_row_has_its_name(written):
+    results = json.loads(json.dumps(_SHORT).replace("table4a/5", "table4a/4"))
+    labels = [each.get_label() for each in curve_figure(curve(written(results))).axes[0].containers]
+    assert labels == ["baseline", "table4a/4"]
+
+
 def test_the_command_draws_it(written, tmp_path, capsys):
     out = tmp_path / "curve.png"
     assert main(["ablate", "--curve", *map(str, written(_LONG, _SHORT)), "-o", str(out)]) == 0
@@ -91,6 +97,8 @@ def test_what_does_not_belong_together_is_named(written, tmp_path, capsys):
     assert "differ in more than their iterations: train.learning_rate: was 0.0001, is 0.0002" in refused(
         _SHORT, other_rate
     )
+    without = json.loads(json.dumps(_LONG).replace("table4a/5", "table4a/4"))
+    assert "differ in more than their iterations: row: was table4a/5, is table4a/4" in refused(_SHORT, without)
     assert "1.json: 200 iterations, as another one of the files" in refused(_SHORT, copy.deepcopy(_SHORT))
     assert "0.json: expected the results.json of a comparison" in refused({"rows": {}})
     assert "0.json: expected the results.json of a comparison" in refused({**_SHORT, "runs": []})

@@ -1,4 +1,4 @@
-"""What longer training brings: baseline and SynCL over the iterations of several comparisons, as a picture."""
+"""What longer training brings: the baseline and SynCL (or another row) over the iterations of several comparisons."""
 
 import json
 from collections.abc import Sequence
@@ -7,11 +7,18 @@ from pathlib import Path
 
 from syncl_core.errors import InputError
 from syncl_core.training.ablations import baseline_of
-from syncl_core.training.comparison.picture import COLORS, PANELS, comparison_errors, empty_figure, row_of_interest
+from syncl_core.training.comparison.picture import (
+    COLORS,
+    PANELS,
+    SYNCL,
+    comparison_errors,
+    empty_figure,
+    row_of_interest,
+)
 from syncl_core.training.comparison.results import spread
 from syncl_core.training.comparison.study import first_difference
 
-_SERIES = {"baseline": COLORS["unclear"], "SynCL": COLORS["ahead"]}
+_COLORS = (COLORS["unclear"], COLORS["ahead"])
 _LEGEND = "Over the iterations a run trained. Dots: seeds; bars: mean and standard deviation."
 
 
@@ -32,9 +39,11 @@ def curve(files: Sequence[Path]) -> list[Point]:
     for file in files:
         with comparison_errors(file):
             results = json.loads(file.read_text(encoding="utf-8"))
-            row, config = row_of_interest(results), results["config"]
+            row = row_of_interest(results)
+            config = results["config"] | {"row": row}
             iterations = config["train"].pop("iterations")
-            values = {"baseline": _values(results, baseline_of(row)), "SynCL": _values(results, row)}
+            name = "SynCL" if row == SYNCL else row
+            values = {"baseline": _values(results, baseline_of(row)), name: _values(results, row)}
         for other in configs:
             if difference := first_difference(configs[other], config):
                 raise InputError(f"{file} and {other} differ in more than their iterations: {difference}")
@@ -50,7 +59,7 @@ def curve_figure(points: Sequence[Point]):
     for panel, (metric, title) in zip(whole.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         panel.set_title(f"{title} %", fontsize=10)
         panel.grid(alpha=0.3)
-        for series, color in _SERIES.items():
+        for series, color in zip(points[0].values, _COLORS, strict=True):
             _draw(panel, points, series, metric, color)
         panel.set_xticks([point.iterations for point in points])
         panel.set_ylim(bottom=0)

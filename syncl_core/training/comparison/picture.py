@@ -15,7 +15,7 @@ from syncl_core.training.comparison.results import RESULTS, by_seed, spread
 
 PANELS = {"amota": "AMOTA", "nds": "NDS", "map": "mAP"}
 COLORS = {"ahead": "#0072b2", "behind": "#d55e00", "unclear": "#8c8c8c"}
-_SYNCL = "table4a/5"
+SYNCL = "table4a/5"
 _LABEL_CHARACTERS = 44  # of a line
 _LEGEND = (
     "Points more than the baseline. Dots: seeds; bars: mean and standard deviation (blue: all of it above zero; "
@@ -59,7 +59,7 @@ def overview(files: Sequence[Path]) -> list[Line]:
 def row_of_interest(results: dict) -> str:
     """SynCL, or the first row that is no baseline. Raises IndexError if there is none."""
     rows = [row for row in results["rows"] if row != baseline_of(row)]
-    return _SYNCL if _SYNCL in rows else rows[0]
+    return SYNCL if SYNCL in rows else rows[0]
 
 
 @contextmanager
