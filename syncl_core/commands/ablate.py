@@ -45,6 +45,20 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--init", default="", metavar="FILE", help="weights to start from, or the YAML of a detector to train first"
     )
+    _add_scenes(parser)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG, as train.epochs=6"
+    )
+    parser.add_argument("--device", default="", help="torch device (default: all GPUs in turn, or the CPU)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument("--no-costs", action="store_true", help="do not measure times and memory after the runs")
+    parser.add_argument("--list", action="store_true", help="print what would be trained and stop")
+    _add_finished(parser)
+    parser.set_defaults(run=run, for_training={name: parser.get_default(name) for name in _FOR_TRAINING})
+
+
+def _add_scenes(parser: argparse.ArgumentParser) -> None:
+    """What is trained, evaluated and tuned on."""
     parser.add_argument("--data", default="world", metavar="world|NUSCENES", help="training data (default: world)")
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
     parser.add_argument("--split", default="train", help="split to train on (default: train)")
@@ -69,13 +83,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="X", help="to choose from: see `syncl tune`"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of CONFIG, as train.epochs=6"
-    )
-    parser.add_argument("--device", default="", help="torch device (default: all GPUs in turn, or the CPU)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
-    parser.add_argument("--no-costs", action="store_true", help="do not measure times and memory after the runs")
-    parser.add_argument("--list", action="store_true", help="print what would be trained and stop")
+
+
+def _add_finished(parser: argparse.ArgumentParser) -> None:
+    """What is done with comparisons that are there, instead of training."""
     parser.add_argument(
         "--evaluate",
         default="",
@@ -99,7 +110,6 @@ def add_parser(subparsers) -> None:
         metavar="JSON",
         help="draw what results.json of several budgets say over their iterations into -o FILE.png and stop",
     )
-    parser.set_defaults(run=run, for_training={name: parser.get_default(name) for name in _FOR_TRAINING})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -69,6 +69,7 @@ def test_every_run_is_there_with_all_its_numbers(whole):
     results = json.loads((whole / "results.json").read_text())
     runs = {(run["row"], run["seed"]): run for run in results["runs"]}
     assert runs.keys() == {(row, seed) for row in ("table4a/1", "table4a/5") for seed in (0, 1)}
+    assert "/" not in results["evaluation"]["data"]  # the file is shown to others
     assert not results["missing"] and len({run["digest"] for run in results["runs"]}) == 4
     for (row, seed), run in runs.items():
         folder = whole / row / f"seed-{seed}"

@@ -73,6 +73,7 @@ def test_means_and_spreads_by_hand(tmp_path, capsys):
         (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["ablate", "--report", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
+    assert results["evaluation"] == {"data": "world", "version": "", "split": "", "scenes": 0}
     row = results["rows"]["table4a/5"]
     assert row["metrics"]["amota"] == pytest.approx({"mean": 0.46, "std": 0.01, "count": 3})
     assert row["metrics"]["nds"] == {"mean": 0.4, "std": 0.0, "count": 2}

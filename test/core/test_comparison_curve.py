@@ -1,6 +1,5 @@
 """The curve over budgets: its points by hand, what is drawn where, and files that do not belong together."""
 
-import copy
 import json
 
 import cv2
@@ -55,22 +54,30 @@ def test_points_are_in_the_order_of_their_iterations(written):
 def test_lines_go_through_the_means_with_bars_of_the_spread(written):
     panel = curve_figure(curve(written(_LONG, _SHORT))).axes[0]
     lines = {container.get_label(): container for container in panel.containers}
-    for series, means in {"baseline": [12, 31], "SynCL": [21, 34]}.items():
+    by_hand = {"baseline": [(10, 14), (30, 32)], "SynCL": [(20, 22), (33, 35)]}
+    for series, values in by_hand.items():
         line, _, (bars,) = lines[series]
-        assert line.get_xydata() == pytest.approx(np.array([[200, means[0]], [600, means[1]]]))
-        values = [
-            each[series]
-            for each in ({"baseline": (10, 14), "SynCL": (20, 22)}, {"baseline": (30, 32), "SynCL": (33, 35)})
-        ]
-        spread = [np.std(each, ddof=1) for each in values]
+        assert line.get_xydata() == pytest.approx(np.array([[200, np.mean(values[0])], [600, np.mean(values[1])]]))
         assert isinstance(bars, LineCollection)
-        assert [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()] == pytest.approx(spread)
+        spreads = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+        assert spreads == pytest.approx([np.std(each, ddof=1) for each in values])
 
 
 def test_one_seed_has_no_bar(written):
     (line, _, (bars,)), _ = curve_figure(curve(written(_results(200, [0.1], [0.2])))).axes[0].containers
     assert line.get_xydata() == pytest.approx(np.array([[200, 10]]))
     assert all(np.ptp(segment[:, 1]) == 0 for segment in bars.get_segments())
+
+
+def test_a_score_that_is_missing_leaves_a_gap(written):
+    """A metric that is no number is null in results.json."""
+    results = json.loads(json.dumps(_SHORT))
+    for run in results["runs"]:
+        run["scores"]["nds"] = None
+    points = curve(written(results, _LONG))
+    assert points[0].values["SynCL"]["nds"] == () and len(points[0].values["SynCL"]["amota"]) == 2
+    line, _, _ = curve_figure(points).axes[1].containers[0]
+    assert np.isnan(np.asarray(line.get_ydata(), dtype=float)).tolist() == [True, False]
 
 
 def test_another_row_has_its_name(written):
@@ -99,7 +106,11 @@ def test_what_does_not_belong_together_is_named(written, tmp_path, capsys):
     )
     without = json.loads(json.dumps(_LONG).replace("table4a/5", "table4a/4"))
     assert "differ in more than their iterations: row: was table4a/5, is table4a/4" in refused(_SHORT, without)
-    assert "1.json: 200 iterations, as another one of the files" in refused(_SHORT, copy.deepcopy(_SHORT))
+    elsewhere = _LONG | {"evaluation": {"data": "world", "split": "test"}}
+    assert "differ in more than their iterations: evaluation.split: was val, is test" in refused(
+        _SHORT | {"evaluation": {"data": "world", "split": "val"}}, elsewhere
+    )
+    assert "1.json: 200 iterations, as another one of the files" in refused(_SHORT, _SHORT)
     assert "0.json: expected the results.json of a comparison" in refused({"rows": {}})
     assert "0.json: expected the results.json of a comparison" in refused({**_SHORT, "runs": []})
     both = [str(file) for file in written(_SHORT)]

@@ -1,6 +1,7 @@
 """What longer training brings: the baseline and SynCL (or another row) over the iterations of several comparisons."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ _LEGEND = "Over the iterations a run trained. Dots: seeds; bars: mean and standa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A comparison of runs of one length. Values are in %, by series and metric, one for each seed."""
+    """A comparison of runs of one length. AMOTA, NDS and mAP are in %, by series and metric, one for each seed."""
 
     iterations: int
     values: dict[str, dict[str, tuple[float, ...]]]
@@ -33,14 +34,14 @@ class Point:
 def curve(files: Sequence[Path]) -> list[Point]:
     """A point for each results.json, in the order of their iterations.
 
-    Raises InputError naming the file that is not one, or two that differ in more than the iterations, or in nothing.
+    Raises InputError naming the file that is not one, or two of other settings or scenes, or of the same iterations.
     """
     points, configs = {}, {}
     for file in files:
         with comparison_errors(file):
             results = json.loads(file.read_text(encoding="utf-8"))
             row = row_of_interest(results)
-            config = results["config"] | {"row": row}
+            config = results["config"] | {"row": row, "evaluation": results.get("evaluation")}
             iterations = config["train"].pop("iterations")
             name = "SynCL" if row == SYNCL else row
             values = {"baseline": _values(results, baseline_of(row)), name: _values(results, row)}
@@ -71,7 +72,8 @@ def curve_figure(points: Sequence[Point]):
 def _draw(panel, points: Sequence[Point], series: str, metric: str, color: str) -> None:
     places = [point.iterations for point in points]
     spreads = [spread(point.values[series][metric]) for point in points]
-    means, bars = [each.mean for each in spreads], [each.std or 0.0 for each in spreads]
+    means = [math.nan if each.mean is None else each.mean for each in spreads]
+    bars = [each.std or 0.0 for each in spreads]
     panel.errorbar(places, means, yerr=bars, color=color, capsize=3, linewidth=1.6, label=series)
     for point in points:
         dots = point.values[series][metric]
@@ -83,4 +85,5 @@ def _values(results: dict, row: str) -> dict[str, tuple[float, ...]]:
     runs = [run["scores"] for run in results["runs"] if run["row"] == results["rows"][row]["runs_of"]]
     if not runs:
         raise KeyError(row)
-    return {metric: tuple(100 * scores[metric] for scores in runs if metric in scores) for metric in PANELS}
+    known = {metric: [run[metric] for run in runs if run.get(metric) is not None] for metric in PANELS}
+    return {metric: tuple(100 * value for value in values) for metric, values in known.items()}

@@ -15,7 +15,7 @@ from syncl_core.training.comparison.results import RESULTS, by_seed, spread
 
 PANELS = {"amota": "AMOTA", "nds": "NDS", "map": "mAP"}
 COLORS = {"ahead": "#0072b2", "behind": "#d55e00", "unclear": "#8c8c8c"}
-SYNCL = "table4a/5"
+SYNCL = "table4a/5"  # its row
 _LABEL_CHARACTERS = 44  # of a line
 _LEGEND = (
     "Points more than the baseline. Dots: seeds; bars: mean and standard deviation (blue: all of it above zero; "
@@ -78,13 +78,13 @@ def _name(file: Path) -> str:
 
 
 def write_picture(path: Path, drawn) -> None:
-    """A figure as a PNG. Raises InputError if the file cannot be written."""
+    """A matplotlib figure as a PNG. Raises InputError if the file cannot be written."""
     with whole_file(path) as partial:
         drawn.savefig(partial, format="png", dpi=110, metadata={"Software": None})
 
 
 def empty_figure(width: float, height: float):
-    """Of inches. Raises InputError if matplotlib is missing."""
+    """A matplotlib figure of so many inches. Raises InputError if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,5 +1,6 @@
 """Every number of a comparison in one file: the runs as they are, and means and spreads over seeds."""
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Sequence
@@ -54,6 +55,7 @@ def collect(folder: Path, study: Study) -> dict:
         rows[row] = _row_values(of_row, baseline) | {"runs_of": run_of(study, row, study.seeds[0]).row}
     results = {
         "config": config_to_dict(study.config),
+        "evaluation": {**dataclasses.asdict(study.evaluation), "data": Path(study.evaluation.data).name},
         "rows_asked": list(study.rows),
         "seeds": list(study.seeds),
         "rows": rows,
