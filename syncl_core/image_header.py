@@ -12,13 +12,21 @@ _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, whi
 
 
 def compressed_size(encoding: str, data: bytes) -> tuple[int, int]:
-    """Width and height in pixels of "jpeg" or "png" bytes. Raises ValueError if they do not say, InputError if huge."""
-    width, height = _png_size(data) if encoding == "png" else _jpeg_size(data)
-    if min(width, height) <= 0:
-        raise ValueError(f"it claims to be {width}x{height}")
+    """Width and height in pixels of "jpeg" or "png" bytes. Raises InputError if they do not say or if it is huge."""
+    try:
+        width, height = _png_size(data) if encoding == "png" else _jpeg_size(data)
+        if min(width, height) <= 0:
+            raise ValueError(f"it claims to be {width}x{height}")
+    except ValueError as error:
+        raise corrupt(encoding, data, error) from None
     if width * height > MAX_PIXELS:
         raise InputError(f"image of {width}x{height} pixels; at most {MAX_PIXELS} are taken")
     return width, height
+
+
+def corrupt(encoding: str, data: bytes, reason: object) -> InputError:
+    """What is raised for compressed bytes that cannot be an image."""
+    return InputError(f"corrupt {encoding.upper()} of {len(data)} bytes: {reason}")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 
 from syncl_core.config import ImageConfig
 from syncl_core.errors import InputError
-from syncl_core.image_header import MAX_PIXELS, compressed_size
+from syncl_core.image_header import MAX_PIXELS, compressed_size, corrupt
 from syncl_core.types import RawImage
 
 _RAW_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
@@ -38,14 +38,11 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 
 def _decode_compressed(image: RawImage) -> np.ndarray:
     data = bytes(image.data)
+    compressed_size(image.encoding, data)
     try:
-        compressed_size(image.encoding, data)
-        pixels = _decode_jpeg(data) if image.encoding == "jpeg" else _decode_png(data)
-    except InputError:
-        raise
+        return _decode_jpeg(data) if image.encoding == "jpeg" else _decode_png(data)
     except ValueError as error:
-        raise InputError(f"corrupt {image.encoding.upper()} of {len(data)} bytes: {error}") from None
-    return pixels
+        raise corrupt(image.encoding, data, error) from None
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:

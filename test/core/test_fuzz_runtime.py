@@ -243,9 +243,9 @@ def test_sizes_are_read_from_headers(options):
     assert compressed_size("jpeg", buffer.getvalue()) == (37, 21)
     assert compressed_size("png", png()) == (64, 36)
     for data in (b"", b"\xff\xd8", buffer.getvalue()[:40], png()):
-        with pytest.raises(ValueError):
+        with pytest.raises(InputError, match=f"corrupt JPEG of {len(data)} bytes"):
             compressed_size("jpeg", data)
-    with pytest.raises(ValueError, match="begin like a PNG"):
+    with pytest.raises(InputError, match="begin like a PNG"):
         compressed_size("png", buffer.getvalue())
 
 
