@@ -80,14 +80,24 @@ class Watcher(Node):
 
     def call(self, kind: type, name: str, request):
         """The response of a service of the tracker."""
-        client = self.create_client(kind, f"/tracker/{name}")
-        assert client.wait_for_service(20), f"no service {name}"
+        client = self._client(kind, name)
         done = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: done.set())
         assert done.wait(30), f"{name} did not answer"
         self.destroy_client(client)
         return future.result()
+
+    def _client(self, kind: type, name: str):
+        """A client whose service is there. It is made anew where it finds none: once, made while the node was being
+        deactivated in the same process, one was never matched with a service that was there all along.
+        """
+        for _ in range(4):
+            client = self.create_client(kind, f"/tracker/{name}")
+            if client.wait_for_service(5):
+                return client
+            self.destroy_client(client)
+        raise AssertionError(f"no service {name}")
 
     def reset(self) -> str:
         response = self.call(Trigger, "reset", Trigger.Request())
