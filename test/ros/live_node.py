@@ -89,8 +89,8 @@ class Watcher(Node):
         return future.result()
 
     def _client(self, kind: type, name: str):
-        """A client whose service is there. It is made anew where it finds none: once, made while the node was being
-        deactivated in the same process, one was never matched with a service that was there all along.
+        """A client whose service is there. It is made anew where it finds none: one, made while the node was being
+        deactivated in the same process, once found none for 20 s, for no reason that could be repeated.
         """
         for _ in range(4):
             client = self.create_client(kind, f"/tracker/{name}")
