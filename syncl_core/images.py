@@ -38,7 +38,7 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 
 def _decode_compressed(image: RawImage) -> np.ndarray:
     data = bytes(image.data)
-    compressed_size(image.encoding, data)
+    compressed_size(image.encoding, data)  # refuses what claims to be huge before there is memory for it
     try:
         return _decode_jpeg(data) if image.encoding == "jpeg" else _decode_png(data)
     except ValueError as error:

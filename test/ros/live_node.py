@@ -14,6 +14,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from processes import RosProcess, environment
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -88,7 +89,7 @@ class Watcher(Node):
         self.destroy_client(client)
         return future.result()
 
-    def _client(self, kind: type, name: str):
+    def _client(self, kind: type, name: str) -> Client:
         """A client whose service is there. It is made anew where it finds none: one, made while the node was being
         deactivated in the same process, once found none for 20 s, for no reason that could be repeated.
         """
