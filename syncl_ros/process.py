@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from syncl_core.errors import InputError, one_line
+from syncl_core.signal_event import SignalEvent
 from syncl_ros.environment import prepare_environment
 
 LARGEST_DOMAIN = 232  # beyond it DDS has no ports and ends the process
@@ -41,7 +42,7 @@ def run(
     context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2 unusable
     input, 130 if `body` raises KeyboardInterrupt because it was stopped too early to have a result.
     """
-    stop = threading.Event()
+    stop = SignalEvent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     prepare_environment()

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from syncl_core.signal_event import SignalEvent
+
 SAME_SIGNAL_SECONDS = 1.0  # after the first: no second wish
 
 
@@ -15,7 +17,7 @@ def stop_flag() -> Iterator[threading.Event]:
 
     One that follows at once is the same: a batch system signals every process, and torchrun hands its own on.
     """
-    stop = threading.Event()
+    stop = SignalEvent()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -25,8 +27,8 @@ def stop_flag() -> Iterator[threading.Event]:
     def ask(number: int, frame) -> None:
         nonlocal asked_s
         if not stop.is_set():
+            asked_s = time.monotonic()  # first: the same signal may come again before the next line
             stop.set()
-            asked_s = time.monotonic()
         elif time.monotonic() - asked_s > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
 
