@@ -74,6 +74,7 @@ class TrackerNode(LifecycleNode):
         self._deactivate()
         self._cleanup()
         self.destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # else its services stay until it is collected
 
     def on_configure(self, state) -> TransitionCallbackReturn:
         return self._attempt(self._configure)

@@ -14,7 +14,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from processes import RosProcess, environment
 from rcl_interfaces.srv import SetParameters
-from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -81,24 +80,14 @@ class Watcher(Node):
 
     def call(self, kind: type, name: str, request):
         """The response of a service of the tracker."""
-        client = self._client(kind, name)
+        client = self.create_client(kind, f"/tracker/{name}")
+        assert client.wait_for_service(20), f"no service {name}"
         done = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: done.set())
         assert done.wait(30), f"{name} did not answer"
         self.destroy_client(client)
         return future.result()
-
-    def _client(self, kind: type, name: str) -> Client:
-        """A client whose service is there. It is made anew where it finds none: one, made while the node was being
-        deactivated in the same process, once found none for 20 s, for no reason that could be repeated.
-        """
-        for _ in range(4):
-            client = self.create_client(kind, f"/tracker/{name}")
-            if client.wait_for_service(5):
-                return client
-            self.destroy_client(client)
-        raise AssertionError(f"no service {name}")
 
     def reset(self) -> str:
         response = self.call(Trigger, "reset", Trigger.Request())

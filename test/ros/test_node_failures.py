@@ -198,3 +198,19 @@ def test_a_node_that_was_shut_down_says_so_under_its_full_name(tmp_path, domain)
         node.close()
     finally:
         rclpy.shutdown()
+
+
+def test_a_closed_node_leaves_no_service_behind(domain):
+    rclpy.init(domain_id=domain)
+    try:
+        observer, node = Node("observer"), TrackerNode(load=lambda *_: pytest.fail("nothing to load"))
+
+        def services() -> set[str]:
+            return {name for name, _ in observer.get_service_names_and_types() if name.startswith("/tracker/")}
+
+        assert {"/tracker/get_state", "/tracker/reset"} <= services()
+        node.close()
+        assert services() <= {"/tracker/get_type_description"}  # that one rclpy keeps of every node
+        observer.destroy_node()
+    finally:
+        rclpy.shutdown()
