@@ -207,6 +207,8 @@ def check_config(config: SynclConfig) -> None:
     if config.train.freeze_encoder and (config.model.framework, config.model.detector) != ("mutr3d", "detr3d"):
         given = f"{config.model.framework} with {config.model.detector}"
         raise InputError(f"train.freeze_encoder: only mutr3d with detr3d can, got {given}")
+    if config.train.frozen_stages and not config.model.backbone.startswith("resnet"):
+        raise InputError(f"train.frozen_stages: only a ResNet has them, got model.backbone {config.model.backbone}")
     if config.sync.anchor and config.sync.anchor not in config.rig.cameras:
         raise InputError(f"sync.anchor: {config.sync.anchor!r} is not one of rig.cameras")
     if config.sync.min_cameras > len(config.rig.cameras):

@@ -34,7 +34,9 @@ class TrainConfig:
     freeze_backbone: bool = False  # the image backbone stays as it starts
     freeze_encoder: bool = False  # so does all that leads to feature maps; what it makes of a key frame is kept on disk
     start_with: str = "all"  # of the weights to begin with: all, or encoder: those up to the maps; seeds draw the rest
-    batch_norm: str = "frozen"  # frozen: statistics stay as loaded (published); trained: for a backbone from nothing
+    frozen_stages: int = 0  # of a ResNet that stay as they start, with all before them (MUTR3D: 1)
+    batch_norm: str = "frozen"  # of the backbone: frozen: statistics stay as loaded; fixed: its weights, too (published
+    #                             with ResNets); trained: for a backbone from nothing
     spread_start: bool = False  # untrained queries differ, or carry on from a detector (training/start.py)
     checkpoint_activations: bool = False  # compute the backbone twice instead of remembering it: less memory, slower
 
@@ -92,6 +94,8 @@ def check_train(config: TrainConfig) -> None:
     ):
         if not 0 <= (value := getattr(config, key)) <= 1:
             raise InputError(f"train.{key}: must be within 0 and 1, got {value}")
+    if not 0 <= config.frozen_stages <= 4:
+        raise InputError(f"train.frozen_stages: must be within 0 and 4, got {config.frozen_stages}")
     if config.seed >= 2**63:
         raise InputError(f"train.seed: must be below 2^63, got {config.seed}")
     if config.precision not in ("auto", "bf16", "fp32"):
@@ -102,10 +106,10 @@ def check_train(config: TrainConfig) -> None:
         raise InputError(f"train.scene_start: expected repeat or move, got {config.scene_start!r}")
     if config.start_with not in ("all", "encoder"):
         raise InputError(f"train.start_with: expected all or encoder, got {config.start_with!r}")
-    if config.batch_norm not in ("frozen", "trained"):
-        raise InputError(f"train.batch_norm: expected frozen or trained, got {config.batch_norm!r}")
-    if config.freeze_backbone and config.batch_norm == "trained":
-        raise InputError("train.batch_norm: trained, but train.freeze_backbone is true; choose one")
+    if config.batch_norm not in ("frozen", "fixed", "trained"):
+        raise InputError(f"train.batch_norm: expected frozen, fixed or trained, got {config.batch_norm!r}")
+    if config.batch_norm == "trained":
+        _check_trained_norm(config)
     if config.freeze_encoder:
         _check_frozen(config)
     if config.dense_only and not (config.dense_weight > 0 and config.clip_length == 1):
@@ -114,10 +118,17 @@ def check_train(config: TrainConfig) -> None:
         raise InputError(f"train.resize: expected two scales, the smaller first, got {list(config.resize)}")
 
 
+def _check_trained_norm(config: TrainConfig) -> None:
+    """Statistics learn once a step, from a backbone that learns."""
+    for key in ("freeze_backbone", "freeze_encoder", "checkpoint_activations"):
+        if getattr(config, key):
+            raise InputError(f"train.batch_norm: trained, but train.{key} is true; choose one")
+    if config.frozen_stages:
+        raise InputError(f"train.batch_norm: trained, but train.frozen_stages is {config.frozen_stages}; choose one")
+
+
 def _check_frozen(config: TrainConfig) -> None:
     """What is worked out once cannot be augmented or taught."""
-    if config.batch_norm == "trained":
-        raise InputError("train.batch_norm: trained, but train.freeze_encoder is true; choose one")
     for key in ("dense_weight", "grid_mask", "flip", "camera_dropout"):
         if getattr(config, key):
             raise InputError(f"train.{key}: must be 0 with train.freeze_encoder, got {getattr(config, key)}")

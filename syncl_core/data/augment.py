@@ -2,7 +2,7 @@
 
 Resize and crop are PF-Track's: one scale for all cameras and frames of a clip, bottom rows, columns at one random
 place; where the scaled image is smaller than the network's, black is added at the top and right. The mirror is PETR's:
-pixels u -> W - u. GridMask (Chen et al. 2020) as PETR uses it blanks squares of the same grid in all images of a step.
+pixels u -> W - u. GridMask (Chen et al. 2020) as PETR uses it blanks squares of the same grid in all images of a clip.
 
 Everything drawn is a pure function of a key of integers, so a resumed run sees what the interrupted one would have.
 """
@@ -86,13 +86,21 @@ def check_size(where: str, model: CameraModel, config: ImageConfig) -> None:
         raise InputError(f"{where}: {error}") from None
 
 
-def draw_grid_mask(config: TrainConfig, image: ImageConfig, iteration: int) -> torch.Tensor | None:
-    """The pixels [H, W] bool that stay in this step, the same in every process; None = all.
+def draw_grid_masks(config: TrainConfig, image: ImageConfig, clips: Sequence[int]) -> torch.Tensor | None:
+    """The pixels [B, H, W] bool that stay in the clips of these numbers; None = all."""
+    masks = [_draw_grid_mask(config, image, clip) for clip in clips]
+    if all(mask is None for mask in masks):
+        return None
+    return torch.stack([torch.ones(image.height, image.width).bool() if mask is None else mask for mask in masks])
+
+
+def _draw_grid_mask(config: TrainConfig, image: ImageConfig, clip: int) -> torch.Tensor | None:
+    """The pixels [H, W] bool that stay; None = all.
 
     Period d is drawn from 2 .. H-1 pixels, stripes are d/2 wide; what lies in no horizontal and no vertical stripe is
     blanked. The grid covers a canvas of 1.5 H x 1.5 W, of which the middle is used.
     """
-    rng = np.random.default_rng([config.seed, _GRID_KEY, iteration])
+    rng = np.random.default_rng([config.seed, _GRID_KEY, clip])
     if rng.random() >= config.grid_mask:
         return None
     period = int(rng.integers(2, max(3, image.height)))
@@ -111,7 +119,9 @@ def _in_stripe(size: int, period: int, stripe: int, start: int) -> np.ndarray:
 
 
 def blank(frame: Frame, stays: torch.Tensor, config: ImageConfig) -> Frame:
-    """The frame with the other pixels set to the mean colour, which the network sees as zero."""
+    """The frame with all pixels but `stays` [B, H, W] set to the mean colour, which the network sees as zero."""
     mean = torch.tensor(config.mean if config.channel_order == "rgb" else config.mean[::-1])
     color = mean.round().to(torch.uint8).to(frame.images.device).view(3, 1, 1)
-    return dataclasses.replace(frame, images=torch.where(stays.to(frame.images.device), frame.images, color))
+    return dataclasses.replace(
+        frame, images=torch.where(stays[:, None, None].to(frame.images.device), frame.images, color)
+    )

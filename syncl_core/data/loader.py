@@ -23,8 +23,13 @@ class RunSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for iteration in range(self._first, self._end):
-            start = (iteration * self._size + self._rank) * self._batch_size
-            yield list(range(start, start + self._batch_size))
+            yield list(clip_numbers(iteration, self._batch_size, self._rank, self._size))
+
+
+def clip_numbers(iteration: int, batch_size: int, rank: int, size: int) -> range:
+    """The clips of a run that process `rank` of `size` learns from in an iteration."""
+    start = (iteration * size + rank) * batch_size
+    return range(start, start + batch_size)
 
 
 def make_loader(dataset: ClipDataset, sampler: RunSampler, workers: int, device: torch.device) -> DataLoader[Clip]:

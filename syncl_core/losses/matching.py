@@ -79,7 +79,7 @@ def matching_cost(logits: torch.Tensor, box: torch.Tensor, targets: Targets, con
     """Cost [L, B, M, G] of logits [L, B, M, C] and box codes [L, B, M, 10]; without gradient (paper, Eq. 8)."""
     with torch.no_grad():
         of_class = focal_cost(logits, targets.label, config.focal_alpha, config.focal_gamma)
-        return config.class_weight * of_class + config.box_weight * l1_cost(box, targets.box)
+        return config.class_weight * of_class + config.box_weight * l1_cost(box, targets.box, config.ground_cost)
 
 
 def match_objects(

@@ -148,6 +148,12 @@ def prepare(tracker: Tracker, config: TrainConfig) -> None:
         # What the dense losses do not reach must stay as it is: weight decay would shrink it without any gradient.
         frozen = config.freeze_encoder if name.startswith(tracker.ENCODER) else config.dense_only
         parameter.requires_grad_(parameter.requires_grad and not frozen)
+    if config.frozen_stages:
+        for part in backbone.first_stages(config.frozen_stages):
+            part.requires_grad_(False)
+    if config.batch_norm == "fixed":
+        for norm in _batch_norms(backbone):
+            norm.requires_grad_(False)
     if config.freeze_backbone:
         backbone.requires_grad_(False)
     elif config.checkpoint_activations:
@@ -165,10 +171,9 @@ def set_training(model: ClipModel, config: TrainConfig) -> None:
         for name in model.tracker.ENCODER:
             if isinstance(part := getattr(model.tracker, name, None), nn.Module):
                 part.eval()
-    if config.batch_norm == "frozen":
-        for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+    if config.batch_norm != "trained":
+        for norm in _batch_norms(backbone):
+            norm.eval()
 
 
 class _Recomputed:
@@ -185,6 +190,10 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
     """The larger blocks of a backbone: what its stages, or the members of its list of stages, consist of."""
     stages = [module for module in backbone.children() if isinstance(module, (nn.Sequential, nn.ModuleList))]
     return [block for stage in stages for block in stage.children() if any(block.children())]
+
+
+def _batch_norms(backbone: nn.Module) -> list[nn.Module]:
+    return [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def _sums(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ from torch import nn
 
 from syncl_core.checkpoint import save_checkpoint, start_from
 from syncl_core.config import SynclConfig
-from syncl_core.data.augment import blank, draw_grid_mask
+from syncl_core.data.augment import blank, draw_grid_masks
 from syncl_core.data.clip_source import ClipSource, images_of, key_frames_of
 from syncl_core.data.clips import Clip, ClipDataset
-from syncl_core.data.loader import RunSampler, make_loader, next_clip
+from syncl_core.data.loader import RunSampler, clip_numbers, make_loader, next_clip
 from syncl_core.errors import InputError
 from syncl_core.losses.criterion import Criterion
 from syncl_core.tracking.base import Tracker
@@ -178,7 +178,7 @@ def optimise(run: Run, clip: Clip, iteration: int) -> dict[str, torch.Tensor]:
     """
     config = run.config.train
     set_learning_rate(run.optimizer, learning_rate(config, iteration, run.iterations))
-    clip = _blanked(clip.to(run.workers.device), run.config, iteration)
+    clip = _blanked(clip.to(run.workers.device), run, iteration)
     where = f"iteration {iteration + 1}, {'; '.join(clip.names)}"
     try:
         loss = clip_loss(run, clip)
@@ -212,11 +212,13 @@ def clip_loss(run: Run, clip: Clip) -> ClipLoss:
         return total_loss(run.distributed(clip.frames, clip.targets, memories))
 
 
-def _blanked(clip: Clip, config: SynclConfig, iteration: int) -> Clip:
-    stays = draw_grid_mask(config.train, config.image, iteration)
+def _blanked(clip: Clip, run: Run, iteration: int) -> Clip:
+    """The clips of this iteration and process under their GridMasks."""
+    numbers = clip_numbers(iteration, run.config.train.batch_size, run.workers.rank, run.workers.size)
+    stays = draw_grid_masks(run.config.train, run.config.image, numbers)
     if stays is None:
         return clip
-    return replace(clip, frames=tuple(blank(frame, stays, config.image) for frame in clip.frames))
+    return replace(clip, frames=tuple(blank(frame, stays, run.config.image) for frame in clip.frames))
 
 
 def _evaluate(run: Run, evaluate: Evaluate, done: int, best: float, progress: Progress) -> float:

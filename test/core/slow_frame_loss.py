@@ -69,10 +69,10 @@ class SlowFrame:
             identity[m] = -1 if owner is None else objects[owner]["identity"]
         return scene | {"identity": identity}
 
-    @staticmethod
-    def _costs(logits, box, objects) -> dict[tuple[int, int], float]:
+    def _costs(self, logits, box, objects) -> dict[tuple[int, int], float]:
+        ground = self.strategy.loss.ground_cost
         return {
-            (m, g): cost(logits[m].tolist(), box[m].tolist(), o["label"], o["box"].tolist())
+            (m, g): cost(logits[m].tolist(), box[m].tolist(), o["label"], o["box"].tolist(), ground)
             for m in range(len(logits))
             for g, o in enumerate(objects)
         }

@@ -34,8 +34,9 @@ def focal_cost(logits: list[float], label: int) -> float:
     return positive - negative
 
 
-def cost(logits: list[float], box: list[float], label: int, target: list[float]) -> float:
-    return 2.0 * focal_cost(logits, label) + 0.25 * sum(abs(box[i] - target[i]) for i in range(8))
+def cost(logits: list[float], box: list[float], label: int, target: list[float], ground: float = 1.0) -> float:
+    away = [abs(box[i] - target[i]) for i in range(8)]
+    return 2.0 * focal_cost(logits, label) + 0.25 * (ground * (away[0] + away[1]) + sum(away[2:]))
 
 
 def box_loss(box: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ import torch
 from train_fixture import HEIGHT, WIDTH, ToySource, toy_config
 
 from syncl_core.config import ImageConfig
-from syncl_core.data.augment import Augmentation, augmented_frame, blank, draw_augmentation, draw_grid_mask
+from syncl_core.data.augment import Augmentation, augmented_frame, blank, draw_augmentation, draw_grid_masks
+from syncl_core.data.loader import clip_numbers
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
 from syncl_core.train_config import TrainConfig
@@ -120,9 +121,9 @@ def _slow_grid_mask(height: int, width: int, period: int, starts: tuple[int, int
 def test_grid_mask_equals_the_slow_one():
     image = ImageConfig(height=37, width=90)
     drawn = 0
-    for iteration in range(60):
-        stays = draw_grid_mask(TrainConfig(grid_mask=0.7, seed=3), image, iteration)
-        if stays is None:
+    masks = draw_grid_masks(TrainConfig(grid_mask=0.7, seed=3), image, range(60))
+    for clip, stays in enumerate(masks):
+        if stays.all():
             continue
         drawn += 1
         same = [
@@ -130,16 +131,27 @@ def test_grid_mask_equals_the_slow_one():
             for period in range(2, 37)
             for a in range(period)
             for b in range(period)
-            if iteration < 12 and np.array_equal(stays.numpy(), _slow_grid_mask(37, 90, period, (a, b)))
+            if clip < 12 and np.array_equal(stays.numpy(), _slow_grid_mask(37, 90, period, (a, b)))
         ]
-        assert same or iteration >= 12, iteration
+        assert same or clip >= 12, clip
     assert 30 <= drawn <= 52  # 42 expected
+    assert draw_grid_masks(TrainConfig(grid_mask=0.0), image, range(60)) is None
+
+
+def test_every_clip_has_its_own_grid_mask_however_they_are_shared_out():
+    config, image = TrainConfig(grid_mask=0.7, seed=3), ImageConfig(height=37, width=90)
+    together = draw_grid_masks(config, image, clip_numbers(1, batch_size=4, rank=0, size=1))
+    assert len({mask.numpy().tobytes() for mask in together}) >= 3
+    for rank in range(2):
+        half = draw_grid_masks(config, image, clip_numbers(1, batch_size=2, rank=rank, size=2))
+        expected = together[2 * rank : 2 * rank + 2]
+        assert torch.equal(half, expected) if half is not None else expected.all()
 
 
 def test_blanked_pixels_are_zero_to_the_network():
     frame = make_frame(SOURCE.frame_set("toy-0", 0), CONFIG.image)
-    stays = torch.zeros(32, 64, dtype=torch.bool)
-    stays[:, ::2] = True
+    stays = torch.zeros(1, 32, 64, dtype=torch.bool)
+    stays[..., ::2] = True
     blanked = blank(frame, stays, CONFIG.image)
     assert torch.equal(blanked.images[..., ::2], frame.images[..., ::2])
     bgr = blanked.images[..., 1::2].flip(2).float()

@@ -17,6 +17,7 @@ SWITCHES = {
     "object_loss_only": {"parallel": {"track_loss": False}},
     "track_loss_only": {"parallel": {"object_loss": False}},
     "scores_by_place": {"loss": {"quality_distance": 1.0}},
+    "ground_costs_more": {"loss": {"ground_cost": 4.0}},
     "rare_classes": {"loss": {"class_balance": 0.5}},
     "half_weight": {"parallel": {"weight": 0.5}, "contrastive": {"weight": 0.25}},
     "background_in_empty_frames": {"parallel": {"empty_frames": "background"}},

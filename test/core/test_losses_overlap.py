@@ -62,7 +62,7 @@ def _slow_atss(rows, g, box, target, count) -> set[int]:
     near = sorted(rows, key=distance)[:count]
     iou = {m: _slow_overlap(box[m], target[g]) for m in near}
     mean = sum(iou.values()) / len(near)
-    limit = mean + math.sqrt(sum((v - mean) ** 2 for v in iou.values()) / len(near))
+    limit = mean + math.sqrt(sum((v - mean) ** 2 for v in iou.values()) / max(1, len(near) - 1))
     yaw = -math.atan2(target[g][6], target[g][7]) - math.pi / 2
     kept = set()
     for m in near:

@@ -60,6 +60,9 @@ PUBLISHED = {
     "petr_vov_320x800_detector": (1, 12, 2e-4, 0.5, False, 0.0, 0.0),
     "petr_vov_320x800_900queries": (1, 24, 2e-4, 0.5, False, 0.0, 0.0),
     "petr_vov_640x1600_detector": (1, 24, 2e-4, 0.5, False, 0.0, 0.0),
+    "petrv2_vov_320x800_detector": (1, 24, 2e-4, 0.5, False, 0.0, 0.0),
+    "stream_vov_320x800_detector": (3, 24, 4e-4, 0.5, False, 0.0, 0.0),
+    "stream_r50_256x704_detector": (3, 90, 4e-4, 0.5, False, 0.0, 0.0),
     "petr_vov_320x800": (3, 12, 2e-4, 0.0, False, 0.0, 0.0),
     "petr_vov_640x1600": (3, 24, 2e-4, 0.0, True, 0.0, 0.0),
     "petr_vov_320x800_5frames": (5, 12, 1e-4, 0.0, False, 0.0, 0.0),
@@ -70,6 +73,23 @@ PUBLISHED = {
     "stream_vov_640x1600": (3, 24, 2e-4, 0.0, False, 0.0, 0.0),
 }
 
+# scale of the images, share of the rate for the backbone, stages that stay, what of batch norm learns, largest gradient
+USUAL = ((0.94, 1.25), 0.1, 0, "frozen", 35.0)
+MUTR3D = ((1.0, 1.0), 0.1, 1, "fixed", 105.0)
+OTHERWISE = {
+    "mutr3d_r101_900x1600": MUTR3D,
+    "mutr3d_r50_900x1600": MUTR3D,
+    "stream_r50_256x704_detector": ((0.38 / 0.44, 0.55 / 0.44), 0.25, 0, "fixed", 35.0),
+}
+
+# loss weights of the velocity and of x and y, weight of the latter in the matching
+STREAM = (1.0, 2.0, 2.0)
+WEIGHTS = {
+    "petrv2_vov_320x800_detector": (1.0, 1.0, 1.0),
+    "stream_vov_320x800_detector": STREAM,
+    "stream_r50_256x704_detector": STREAM,
+}
+
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_trackers_train_as_published(name):
@@ -78,7 +98,13 @@ def test_published_trackers_train_as_published(name):
     train = config.train
     lengths = (train.clip_length, train.epochs, train.learning_rate, train.flip)
     assert (*lengths, train.freeze_backbone, train.dropped_tracks, train.false_tracks) == PUBLISHED[name]
-    assert train.iterations == 0 and train.max_gradient_norm == 35.0 and train.weight_decay == 0.01
+    assert train.iterations == 0 and train.weight_decay == 0.01 and train.grid_mask == 0.7
+    resize, *others = OTHERWISE.get(name, USUAL)
+    assert train.resize == pytest.approx(resize, abs=1e-3)
+    assert [train.backbone_lr_factor, train.frozen_stages, train.batch_norm, train.max_gradient_norm] == others
+    velocity, ground, cost = WEIGHTS.get(name, (0.2, 1.0, 1.0))
+    assert config.syncl.loss.code_weights == (ground, ground, *[1.0] * 6, velocity, velocity)
+    assert config.syncl.loss.ground_cost == cost
     pf_track = config.model.framework == "pf_track"
     assert config.syncl.loss.forecast_mean == ("as_released" if pf_track else "annotated")
     assert not config.syncl.enabled

@@ -15,10 +15,11 @@ from syncl_core.convert import convert
 from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
+from syncl_core.models.backbones.build import build_backbone
 from syncl_core.models.box_code import code_center, code_size
 from syncl_core.tracking.base import assigned
 from syncl_core.tracking.build import build_tracker
-from syncl_core.train_config import TrainConfig
+from syncl_core.train_config import TrainConfig, check_train
 from syncl_core.training.ablations import ABLATIONS, ablated, format_ablations
 from syncl_core.training.clip_model import ClipModel, prepare, set_training
 from syncl_core.training.distributed import Workers
@@ -181,7 +182,9 @@ def test_a_resumed_log_has_no_row_twice(tmp_path):
         ("scene_start", "skip", "train.scene_start: expected repeat or move, got 'skip'"),
         ("start_with", "backbone", "train.start_with: expected all or encoder, got 'backbone'"),
         ("engine", "horovod", "train.engine: expected ddp or fsdp, got 'horovod'"),
-        ("batch_norm", "yes", "train.batch_norm: expected frozen or trained, got 'yes'"),
+        ("batch_norm", "yes", "train.batch_norm: expected frozen, fixed or trained, got 'yes'"),
+        ("frozen_stages", 5, "train.frozen_stages: must be within 0 and 4, got 5"),
+        ("frozen_stages", 1, "train.frozen_stages: only a ResNet has them, got model.backbone small"),
         ("resize", (1.2, 0.9), "train.resize: expected two scales"),
         ("resize", (1.0,), "train.resize: expected two scales"),
     ],
@@ -293,7 +296,30 @@ def test_a_spread_start_scatters_detr3ds_queries_over_the_ground():
     assert (place[:, 2] == 0.5).all()
 
 
-@pytest.mark.parametrize("norm, frozen, running", [("frozen", False, False), ("trained", False, True)])
+@pytest.mark.parametrize(
+    "key, value", [("freeze_backbone", True), ("checkpoint_activations", True), ("frozen_stages", 1)]
+)
+def test_batch_norm_that_learns_fits_not_with_everything(key, value):
+    """Activations that are worked out twice would move its statistics twice."""
+    train = TrainConfig(batch_norm="trained", **{key: value})
+    with pytest.raises(InputError, match=f"train.batch_norm: trained, but train.{key} is "):
+        check_train(train)
+
+
+def test_first_stages_and_the_weights_of_batch_norms_stay():
+    backbone = build_backbone("resnet50")
+    tracker = torch.nn.Module()
+    tracker.img_backbone, tracker.ENCODER = backbone, ("img_backbone.",)
+    prepare(tracker, TrainConfig(batch_norm="fixed", frozen_stages=2))
+    learns = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    norms = {name for name in dict(backbone.named_parameters()) if ".bn" in name or "downsample.1" in name}
+    assert learns == {name for name in dict(backbone.named_parameters()) if name[:6] in ("layer3", "layer4")} - norms
+    assert len(norms) == 2 * 52 and len(learns) == 3 * (6 + 3) + 2  # convolutions and shortcuts of two stages
+
+
+@pytest.mark.parametrize(
+    "norm, frozen, running", [("frozen", False, False), ("fixed", False, False), ("trained", False, True)]
+)
 def test_batch_norm_learns_statistics_only_if_told(norm, frozen, running):
     config = toy_config(batch_norm=norm, freeze_backbone=frozen)
     model = ClipModel(build_tracker(config), torch.nn.Identity())

@@ -22,7 +22,7 @@ def atss(
     targets: Targets,
     count: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Zhang et al. 2020: of the rows nearest to an object, those whose overlap reaches mean plus standard deviation.
+    """Zhang et al. 2020: of the rows nearest to an object, those whose overlap reaches mean plus sample deviation.
 
     Their centres must also lie within the object. The price is the overlap's negative.
     """
@@ -33,7 +33,8 @@ def atss(
     iou = torch.where(near, overlap.gather(2, rows), 0.0)
     number = near.sum(dim=2, keepdim=True).clamp(min=1)
     mean = iou.sum(dim=2, keepdim=True) / number
-    deviation = (torch.where(near, iou - mean, 0.0).square().sum(dim=2, keepdim=True) / number).sqrt()
+    squares = torch.where(near, iou - mean, 0.0).square().sum(dim=2, keepdim=True)
+    deviation = (squares / (number - 1).clamp(min=1)).sqrt()
     inside = inside_footprint(box[..., :2], targets.box).gather(2, rows)
     kept = near & inside & (iou >= mean + deviation)
     return as_mask(rows, kept, box.shape[2]), as_mask(rows, near, box.shape[2]), -overlap

@@ -36,6 +36,10 @@ class ResNet(nn.Module):
                 in_channels = width * _EXPANSION
             self.add_module(f"layer{stage}", sequence)
 
+    def first_stages(self, count: int) -> list[nn.Module]:
+        """So many stages and what comes before them."""
+        return [self.conv1, self.bn1, self.layer1, self.layer2, self.layer3, self.layer4][: count + 2]
+
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x = self.maxpool(self.bn1(self.conv1(images)).relu())
         maps = []
