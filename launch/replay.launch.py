@@ -27,6 +27,8 @@ from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from syncl_ros.environment import missing_environment
+
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
 CLOCK_HZ = "100"
@@ -90,20 +92,24 @@ def _player(context: LaunchContext) -> list:
     if value("player") == "project":  # it waits for ~/ready by itself
         begin = ["--start-offset", value("start_offset"), "--wait-for", f"{tracker}/ready", "--hold", f"{tracker}/hold"]
         arguments = [value("bag"), *pace, *begin, *loop]
-        return [Node(package="syncl_ros", executable="player", name="player", arguments=arguments, output="screen")]
+        environment = missing_environment()
+        player = {"package": "syncl_ros", "executable": "player", "name": "player"}
+        return [Node(**player, arguments=arguments, additional_env=environment, output="screen")]
     if float(value("start_offset")):
         raise RuntimeError("start_offset: rosbag2 would leave out /tf_static, which lies at the start; player:=project")
     # Latched: it is heard whenever it was said. Lifecycle events are not; they may come before anybody can hear them.
     hear = ["ros2", "topic", "echo", *ONCE_LATCHED, f"{tracker}/ready", "std_msgs/msg/Bool"]
-    ready = ExecuteProcess(cmd=hear, output="log")
+    environment = missing_environment()
+    ready = ExecuteProcess(cmd=hear, additional_env=environment, output="log")
     play = ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", value("bag"), *pace, *loop, "--read-ahead-queue-size", READ_AHEAD),
             *("--delay", START_DELAY, "--disable-keyboard-controls", *_lossless(value("bag"))),
         ],
+        additional_env=environment,
         output="screen",
     )
-    finished = ExecuteProcess(cmd=[*TELL_FINISHED, "{data: true}"], output="log")
+    finished = ExecuteProcess(cmd=[*TELL_FINISHED, "{data: true}"], additional_env=environment, output="log")
     return [_after(ready, play), _after(play, finished), ready]
 
 

@@ -7,12 +7,13 @@ import os
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from syncl_core.classes import CAMERAS
 from syncl_core.io.topics import frame_of
+from syncl_ros.environment import missing_environment
 from syncl_ros.vehicle import load_vehicle
 
 CONFIG = os.path.join(get_package_share_directory("syncl_ros"), "config")
@@ -38,7 +39,7 @@ OTHER_ARGUMENTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*arguments(), *middleware_environment(), OpaqueFunction(function=nodes)])
+    return LaunchDescription([*arguments(), OpaqueFunction(function=nodes)])
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -52,34 +53,24 @@ def arguments() -> list[DeclareLaunchArgument]:
     ]
 
 
-def middleware_environment() -> list[SetEnvironmentVariable]:
-    """Whole images in shared memory (Fast DDS 2 and 3 read different names); sleeping instead of spinning threads.
-
-    What the user has set stays, and a profile under one of the names is not replaced through the other.
-    """
-    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    given = any(name in os.environ for name in names)
-    values = {} if given else dict.fromkeys(names, os.path.join(CONFIG, "fastdds_large_images.xml"))
-    if "OMP_WAIT_POLICY" not in os.environ:
-        values["OMP_WAIT_POLICY"] = "PASSIVE"
-    return [SetEnvironmentVariable(name, value) for name, value in values.items()]
-
-
 def nodes(context: LaunchContext) -> list[Action]:
     """The tracker, and RViz if it is wanted."""
     values = {name: LaunchConfiguration(name).perform(context) for name in (*NODE_ARGUMENTS, *OTHER_ARGUMENTS)}
     vehicle = load_vehicle(values["vehicle"]) if values["vehicle"] else None
     remaps = sorted(vehicle.remaps.items()) if vehicle else []
     fixed_frame = vehicle.parameters.get("fixed_frame", "odom") if vehicle else "odom"
-    return [tracker(values, remaps), *([rviz(values, remaps, fixed_frame)] if _true(values["rviz"]) else [])]
+    return [tracker(values, remaps), *([rviz(values, remaps, fixed_frame)] if _true("rviz", values["rviz"]) else [])]
 
 
 def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleNode:
     """The node, with the arguments that were given."""
     logger = ".".join([*filter(None, values["namespace"].split("/")), "tracker"])  # without it: the middleware's, too
     given = {name: values[name] for name in (*NODE_ARGUMENTS, "use_sim_time") if values[name]}
-    given |= {name: _true(given[name]) for name in ("autostart", "use_sim_time") if name in given}
+    given |= {name: _true(name, given[name]) for name in ("autostart", "use_sim_time") if name in given}
     files = list(filter(None, values["params_file"].split(",")))  # what a later one names counts
+    for file in files:
+        if not os.path.isfile(file):
+            raise RuntimeError(f"params_file: {file}: no such file")  # launch_ros would go on without it
     return LifecycleNode(
         package="syncl_ros",
         executable="tracker",
@@ -88,6 +79,7 @@ def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleN
         parameters=[*files, *([given] if given else [])],
         remappings=remaps,
         ros_arguments=["--log-level", f"{logger}:={values['log_level']}"],
+        additional_env=missing_environment(),  # of this process alone, not of what is launched after it
         output="screen",
     )
 
@@ -104,10 +96,13 @@ def rviz(values: dict[str, str], remaps: list[tuple[str, str]], fixed_frame: str
         package="rviz2",
         executable="rviz2",
         arguments=["-d", os.path.join(CONFIG, "tracks.rviz"), "-f", fixed_frame],
-        parameters=[{"use_sim_time": _true(values["use_sim_time"])}],
+        parameters=[{"use_sim_time": _true("use_sim_time", values["use_sim_time"])}] if values["use_sim_time"] else [],
         remappings=remaps,
+        additional_env=missing_environment(),
     )
 
 
-def _true(text: str) -> bool:
+def _true(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise RuntimeError(f"{name}: expected true or false, got {text!r}")
     return text.lower() == "true"

@@ -1,7 +1,8 @@
 """`syncl_ros.params` as ROS parameters: declared with descriptions and limits, read, checked when they change.
 
-A parameter nobody knows is an error, so that a typing mistake cannot be silently ignored. A vehicle file gives values
-in place of the defaults; what the user sets for the node wins over it.
+A parameter nobody knows is an error where it looks like one of ours: a typing mistake cannot be ignored. Others, which
+a parent launch may give to every node, are named in the log. A vehicle file gives values in place of the defaults;
+what the user sets for the node wins over it.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ from syncl_ros.spec import Spec, ros_name, specs_of
 from syncl_ros.vehicle import load_vehicle
 
 _DECLARED_BY_RCLPY = ("use_sim_time", "start_type_description_service")
+_LIKE = 0.75  # of a name: so much like one of ours must be a typing mistake
 
 
 class Parameters:
@@ -40,12 +42,14 @@ class Parameters:
         self._node = node
         self._specs: dict[str, Spec] = {}
         self._vehicle: dict[str, object] = {}
+        self.remaps: dict[str, str] = {}  # that the vehicle file asks for
         self._config: SynclConfig | None = None  # of the tracker, once it is known
         self._reject_unknown_names()
         node.add_on_set_parameters_callback(self._check_change)
         vehicle, *others = specs_of(NodeParams)
         if path := self._declare(vehicle):
-            self._vehicle = load_vehicle(path).parameters
+            given = load_vehicle(path)
+            self._vehicle, self.remaps = given.parameters, given.remaps
         self.node = _filled(NodeParams, {"vehicle": path, **{spec.name: self._declare(spec) for spec in others}})
         for spec in (*specs_of(LiveParams), *marker_specs()):
             self._declare(spec)
@@ -104,11 +108,17 @@ class Parameters:
 
     def _reject_unknown_names(self) -> None:
         known = [spec.name for spec in params.all_specs()]
+        groups = {name.split(".")[0] for name in known if "." in name} | {"qos_overrides"}
         patterns = [re.compile(re.sub("<[a-z]+>", "[^.]+", re.escape(name))) for name in known]
+        foreign = []
         for name in self._node._parameter_overrides:
-            fits = any(pattern.fullmatch(name) for pattern in patterns)
-            if not fits and name not in _DECLARED_BY_RCLPY:
+            if name in _DECLARED_BY_RCLPY or any(pattern.fullmatch(name) for pattern in patterns):
+                continue
+            if name.split(".")[0] in groups or difflib.get_close_matches(name, known, n=1, cutoff=_LIKE):
                 raise InputError(f"parameter {name}: unknown; {_hint(name, known)}")
+            foreign.append(name)
+        if foreign:
+            self._node.get_logger().warning(f"not parameters of this node: {', '.join(sorted(foreign))}")
 
     def _reject_unknown_members(self, config: SynclConfig) -> None:
         """Camera and class names inside parameter names."""

@@ -187,7 +187,6 @@ class Engine:
         record.latency_ms = max(0.0, (now_ns - max(stamps)) * 1e-6)  # a bag that starts again is not from the future
         record.spread_ms = (max(stamps) - min(stamps)) * 1e-6
         late = 1e3 * seconds["total"] > live.params.max_processing_ms
-        record.delayed_since_s = (record.delayed_since_s or job.closed_s) if late else None
         if record.last_t_ns is not None and not report.reset_reason:
             record.period_s = (job.t_ns - record.last_t_ns) * 1e-9
         record.processed += 1
@@ -196,6 +195,8 @@ class Engine:
         cameras = zip(self.config.rig.cameras, job.frame_set.views, strict=True)
         record.absent = tuple(camera for camera, view in cameras if view is None)
         record.coasting, record.published_s, record.processed_s = False, now_s, now_s
+        # After published_s: whoever sees that a set was late looks at how long ago that was said.
+        record.delayed_since_s = (record.delayed_since_s or job.closed_s) if late else None
         record.last_t_ns, record.told_ns, record.closed_ns = job.t_ns, job.t_ns, job.closed_ns
 
 

@@ -6,8 +6,8 @@ means that nothing was processed; an empty array, that nothing is tracked.
 """
 
 import argparse
+import contextlib
 import gc
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 
@@ -45,6 +45,7 @@ class TrackerNode(LifecycleNode):
         self._load = load
         self._settings = Parameters(self)
         self._params = self._settings.node
+        self._check_remaps()
         self._engine: Engine | None = None  # while configured
         self._pipeline: Pipeline | None = None  # while active
         self._sessions: dict | None = None  # of earlier engines: their numbers must not come again
@@ -58,12 +59,28 @@ class TrackerNode(LifecycleNode):
         self.create_service(SetBool, "~/set_enabled", self._set_enabled)
         self._diagnostics = Diagnostics(self, self._params.diagnostics_period, self._problems, self._statuses)
 
-    def start(self) -> None:
-        """Configure and activate, as far as `autostart` says. Raises what went wrong."""
+    def start(self, stop: process.Stop | None = None) -> None:
+        """Configure and activate, as far as `autostart` says. Raises what went wrong.
+
+        `stop` ends the loading of the network, which takes seconds, with KeyboardInterrupt.
+        """
         if self._params.autostart:
-            for transition in (self.trigger_configure, self.trigger_activate):
-                if transition() != TransitionCallbackReturn.SUCCESS:
-                    raise self.failure
+            with stop.at_once() if stop else contextlib.nullcontext():
+                self._succeed(self.trigger_configure)
+            self._succeed(self.trigger_activate)
+
+    def _succeed(self, transition: Callable[[], TransitionCallbackReturn]) -> None:
+        if transition() != TransitionCallbackReturn.SUCCESS:
+            raise self.failure
+
+    def _check_remaps(self) -> None:
+        """A process cannot remap itself: what its vehicle file asks for is the launch file's work."""
+        for name, wanted in self._settings.remaps.items():
+            if (heard := self.resolve_topic_name(name)) != self.resolve_topic_name(wanted, only_expand=True):
+                self.get_logger().warning(
+                    f"the vehicle file remaps {name} to {wanted}, but this node has {heard}: name the vehicle in the "
+                    f"launch file's argument vehicle:=, not in params_file, or start the node with -r {name}:={wanted}"
+                )
 
     def check(self) -> None:
         """Raises an error that must end the process: a replay must not go on without its sets."""
@@ -234,16 +251,18 @@ def main(argv: list[str] | None = None) -> int:
     return process.run(parser, lambda _, stop: spin(stop, TrackerNode), argv)
 
 
-def spin(stop: threading.Event, make_node: Callable[[], TrackerNode]) -> None:
+def spin(stop: process.Stop, make_node: Callable[[], TrackerNode]) -> None:
     """Run a node until `stop` is set. Raises what makes going on pointless."""
     node = make_node()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        node.start()
+        node.start(stop)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
             node.check()
+    except KeyboardInterrupt:  # while it started
+        pass
     finally:
         node.close()
 

@@ -8,6 +8,7 @@ Nothing is lost in between: it pauses while a listener says so (`--hold`), and w
 import argparse
 import threading
 import time
+from collections.abc import Sequence
 
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -26,14 +27,14 @@ EXAMPLES = """examples:
   python -m syncl_ros.player out/scene --clock 100 --wait-for /tracker/ready
   python -m syncl_ros.player out/scene --rate 0.5 --start-offset 3 --loop
 """
-LATCHED_TOPICS = ("/tf_static",)
 ACK_SECONDS = 5.0  # without an acknowledgement, after which that is said
 
 
 class Player(Node):
     """Publishes a bag. `/player/finished` (latched Bool) turns true when every message has been acknowledged."""
 
-    def __init__(self, reader: BagReader, topics: list[str]):
+    def __init__(self, reader: BagReader, topics: list[str], left_out: Sequence[str] = ()):
+        """Without `topics`, all but those that begin with one of `left_out`."""
         super().__init__("player")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
@@ -43,7 +44,11 @@ class Player(Node):
         self._finished.publish(Bool(data=False))
         self._bag_publishers: dict[str, Publisher] = {}
         self._holding: set[str] = set()
-        for topic in topics or reader.topics:
+        self._latched = reader.latched | {topic for topic in reader.topics if topic.endswith("/tf_static")}
+        ours = [] if topics else [topic for topic in reader.topics if topic.startswith(tuple(left_out))]
+        if ours:
+            self.get_logger().warning(f"not played, as they are made anew: {', '.join(sorted(ours))}")
+        for topic in topics or (topic for topic in reader.topics if topic not in ours):
             self._advertise(topic, required=bool(topics))
 
     def _advertise(self, topic: str, required: bool) -> None:
@@ -54,7 +59,7 @@ class Player(Node):
                 raise
             self.get_logger().warning(f"{topic} is not played: {error}")
             return
-        profile = conversions.latched(conversions.DEEP) if topic in LATCHED_TOPICS else conversions.lossless()
+        profile = conversions.latched(conversions.DEEP) if topic in self._latched else conversions.lossless()
         self._bag_publishers[topic] = self.create_publisher(kind, topic, profile)
 
     def hold_for(self, topics: list[str]) -> None:
@@ -112,7 +117,7 @@ class Player(Node):
         for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
             if start_ns is None:
                 start_ns = next_clock_ns = t_ns + round(1e9 * start_offset_s)
-            if t_ns < start_ns and topic not in LATCHED_TOPICS:
+            if t_ns < start_ns and topic not in self._latched:
                 continue
             begin_s += self._pause(stop)
             while clock_hz and next_clock_ns <= t_ns:
@@ -166,7 +171,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
     parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 = as recorded (default)")
-    parser.add_argument("--start-offset", type=float, default=0.0, metavar="S", help="skip so long, but not /tf_static")
+    parser.add_argument(
+        "--start-offset", type=float, default=0.0, metavar="S", help="skip so long, but not what is latched"
+    )
     parser.add_argument("--clock", type=float, default=0.0, metavar="HZ", help="publish /clock so often (default: not)")
     parser.add_argument("--topics", nargs="+", default=[], help="play only these")
     parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="begin once these Bools are true")
@@ -178,6 +185,12 @@ def main(argv: list[str] | None = None) -> int:
     return process.run(parser, _play, argv)
 
 
+def made_anew(args: argparse.Namespace) -> list[str]:
+    """How topics begin that a bag recorded on the road may hold, and that this replay makes itself."""
+    nodes = {topic.rsplit("/", 1)[0] + "/" for topic in (*args.hold, *args.wait_for)}
+    return [*sorted(nodes), "/player/", *(["/clock"] if args.clock else [])]
+
+
 def _play(args: argparse.Namespace, stop: threading.Event) -> None:
     if not (0.001 <= args.rate <= 1000 and (args.clock == 0 or 0.001 <= args.clock <= 10000)):
         raise InputError(
@@ -187,7 +200,7 @@ def _play(args: argparse.Namespace, stop: threading.Event) -> None:
     with BagReader(args.bag) as reader:
         if args.start_offset and not 0 < args.start_offset < reader.duration_s:
             raise InputError(f"--start-offset {args.start_offset:g}: the bag is {reader.duration_s:.1f} s long")
-        player = Player(reader, args.topics)
+        player = Player(reader, args.topics, left_out=made_anew(args))
         player.hold_for(args.hold)
         player.wait_until_true(args.wait_for, args.wait_timeout, stop)
         if stop.is_set():

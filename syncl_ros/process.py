@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
@@ -21,6 +20,32 @@ from syncl_ros.environment import prepare_environment
 LARGEST_DOMAIN = 232  # beyond it DDS has no ports and ends the process
 
 
+class Stop(SignalEvent):
+    """Set by SIGINT and SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at_once = False
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """What is done inside may take long and can be left anywhere: a signal raises KeyboardInterrupt there."""
+        self._at_once = True
+        try:
+            if self.is_set():
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False
+
+    def handle(self, *_) -> None:
+        """The signals' handler."""
+        self.set()
+        if self._at_once:
+            self._at_once = False  # what cleans up is not interrupted again
+            raise KeyboardInterrupt
+
+
 def keep_what_is_here() -> None:
     """Tell the garbage collector that the objects of now live as long as the process, so it need not walk them.
 
@@ -33,7 +58,7 @@ def keep_what_is_here() -> None:
 
 def run(
     parser: argparse.ArgumentParser,
-    body: Callable[[argparse.Namespace, threading.Event], None],
+    body: Callable[[argparse.Namespace, Stop], None],
     argv: Sequence[str] | None,
 ) -> int:
     """Call `body(arguments, stop)` between rclpy's init and shutdown; SIGINT and SIGTERM set `stop`.
@@ -42,9 +67,9 @@ def run(
     context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2 unusable
     input, 130 if `body` raises KeyboardInterrupt because it was stopped too early to have a result.
     """
-    stop = SignalEvent()
+    stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.handle)
     prepare_environment()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:

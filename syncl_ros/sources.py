@@ -52,7 +52,8 @@ class CameraInput:
 class Sources:
     """The subscriptions. A message that cannot be used is counted in `problems` under its topic, and dropped.
 
-    `received()` is called after every message. `close` ends the subscriptions; a new Sources starts again.
+    `received()` is called after every message, but in a replay not after transforms that have no part in it. `close`
+    ends the subscriptions; a new Sources starts again.
     """
 
     node: Node
@@ -121,14 +122,17 @@ class Sources:
         more often than there are rounds on a busy machine, and would be further and further behind the images."""
 
         def callback(message) -> None:
-            with self._refusing(topic):
-                store(message, *args)
-            self.received()
+            take(message)
             if drain:
                 for other in conversions.waiting(subscription):
-                    with self._refusing(topic):
-                        store(other, *args)
-                    self.received()
+                    take(other)
+
+        def take(message) -> None:
+            counts = True
+            with self._refusing(topic):
+                counts = store(message, *args) is not False
+            if counts:
+                self.received()
 
         def incompatible(event) -> None:
             policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -198,7 +202,8 @@ class Sources:
         self.intake.add_camera_model(camera, messages.camera_model_from(message, rectified))
         self.cameras[camera].calibrated = True
 
-    def _store_transforms(self, message: TFMessage, topic: str, static: bool) -> None:
+    def _store_transforms(self, message: TFMessage, topic: str, static: bool) -> bool:
+        """Whether they matter: somebody else's may go on when a recording is over."""
         base = self.params.base_frame if self.params.ego_source == "odometry" else None
         transforms = messages.transforms_from(message, lambda error: self._note(topic, str(error)))
         for parent, child, t_ns, parent_from_child in transforms:
@@ -207,6 +212,7 @@ class Sources:
             self.intake.add_transform(parent, child, t_ns, parent_from_child, static)
             if not static and child in (self.intake.vehicle_path() or ()):
                 self.pose_s = time.monotonic()
+        return static or self.params.queue != "all" or self.intake.carries({child for _, child, _, _ in transforms})
 
     def _store_odometry(self, message: Odometry) -> None:
         check_odometry(message, self.params)

@@ -50,7 +50,7 @@ def load_vehicle(name: str | Path) -> Vehicle:
 def vehicle_path(name: str | Path) -> Path:
     """The file of a vehicle: as it is, or of that name among the shipped ones."""
     path = Path(name)
-    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+    if not path.is_file() and path.suffix == "" and len(path.parts) == 1:
         try:
             return share_file(f"config/vehicles/{name}.yaml")
         except InputError:

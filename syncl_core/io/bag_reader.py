@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.interfaces import Connection, MessageDefinitionFormat, QosDurability
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
@@ -17,14 +17,15 @@ from syncl_core.types import ObjectSet
 class BagReader:
     """An open bag; used as a context manager. Every failure is an InputError that names the file.
 
-    `topics` maps each topic to its type "package/msg/Name"; `counts` to its number of messages; `duration_s` is the
-    time from the first to the last of them.
+    `topics` maps each topic to its type "package/msg/Name"; `counts` to its number of messages; `latched` are those
+    that were offered as transient local; `duration_s` is the time from the first to the last message.
     """
 
     def __init__(self, path: str | Path, distro: str = "jazzy"):
         self.path = Path(path)
         self.topics: dict[str, str] = {}
         self.counts: dict[str, int] = {}
+        self.latched: set[str] = set()
         self.duration_s = 0.0
         self._fallback = bag_types(distro).store  # for files without definitions, such as Humble's .db3
         self._store = get_typestore(Stores.EMPTY)
@@ -40,6 +41,9 @@ class BagReader:
             for connection in self._reader.connections:
                 self.topics[connection.topic] = connection.msgtype
                 self.counts[connection.topic] = self.counts.get(connection.topic, 0) + connection.msgcount
+                offered = connection.ext.offered_qos_profiles
+                if any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in offered):
+                    self.latched.add(connection.topic)
         if not sum(self.counts.values()):
             self._reader.close()
             raise InputError(f"{self.path}: the bag holds no messages")

@@ -21,15 +21,16 @@ class BagWriter:
     """A bag that exists complete or not at all.
 
     Used as a context manager. Messages go to a temporary folder beside `path`, which is renamed when the block ends
-    without an exception and removed otherwise. Topics in `latched` are recorded as transient local with depth 1, so
-    that a player gives late joiners their last message. An existing bag is only replaced with `overwrite`.
+    without an exception and removed otherwise. Topics in `latched` and every `tf_static` are recorded as transient
+    local with depth 1, so that a player gives late joiners their last message. An existing bag is only replaced with
+    `overwrite`.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        latched: Collection[str] = ("/tf_static",),
+        latched: Collection[str] = (),
         overwrite: bool = False,
     ):
         self.path = Path(path).absolute()
@@ -100,7 +101,8 @@ class BagWriter:
     def _connect(self, topic: str, type_name: str) -> Connection:
         if type_name not in self.types.store.fielddefs:
             raise InputError(f"{topic}: message type {type_name} is not known, cannot record it")
-        profiles = [_latched_qos()] if topic in self.latched else []
+        latched = topic in self.latched or topic.endswith("/tf_static")
+        profiles = [_latched_qos()] if latched else []
         return self._writer.add_connection(topic, type_name, typestore=self.types.store, offered_qos_profiles=profiles)
 
 

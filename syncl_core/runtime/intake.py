@@ -9,7 +9,7 @@ may run in different threads.
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,6 +76,7 @@ class Intake:
         self._assembler = SetAssembler(config.sync, config.rig.cameras, clock_ns)
         self._tree = LoopingTree()
         self._models: dict[str, CameraModel] = {}
+        self._camera_frames: dict[str, str] = {}
         self._waiting: deque[_Waiting] = deque()
         self._problems = ProblemLog()
         self._missed: deque[MissedSet] = deque(maxlen=self._assembler.missed.maxlen)
@@ -101,11 +102,22 @@ class Intake:
         with self._lock:
             return self._tree.between(self._fixed_frame, self._base_frame)
 
+    def carries(self, frames: Collection[str]) -> bool:
+        """Whether the vehicle or a camera hangs on one of these frames; others may move as they like."""
+        with self._lock:
+            ends = (self._base_frame, *self._camera_frames.values())
+            return any(not self._on_path(end).isdisjoint(frames) for end in ends)
+
+    def _on_path(self, end: str) -> set[str]:
+        return set(self._tree.between(self._fixed_frame, end) or ())
+
     def add_image(self, camera: str, t_ns: int, frame_id: str, image: RawImage) -> None:
         """`camera` is a name of the rig; `frame_id` its frame in the transform tree ("" = the name in lower case)."""
         t_ns += self._offsets_ns.get(camera, 0)
+        frame_id = frame_id or camera.lower()
         with self._lock:
-            outcome = self._assembler.add(camera, t_ns, (frame_id or camera.lower(), image))
+            self._camera_frames[camera] = frame_id
+            outcome = self._assembler.add(camera, t_ns, (frame_id, image))
             if outcome == "time_jump":
                 self.time_jumps += 1
                 self._waiting.clear()

@@ -155,6 +155,7 @@ def test_time_round_trip(t_ns):
         ("rgb8; jpeg compressed bgr8", "jpeg"),
         ("bgr8;png compressed bgr8", "png"),
         ("mono8; jpeg compressed ", "jpeg"),
+        ("bayer_rggb8; jpeg compressed bgr8", "jpeg"),
     ],
 )
 def test_compressed_formats(text, encoding):
@@ -166,6 +167,12 @@ def test_compressed_formats(text, encoding):
 @pytest.mark.parametrize("text", ["", "h264", "16UC1; compressedDepth png"])
 def test_unknown_compression_is_an_input_error(text):
     with pytest.raises(InputError, match="jpeg, png"):
+        messages.raw_image_from(TYPES.make(messages.COMPRESSED_IMAGE, format=text, data=b"1"))
+
+
+@pytest.mark.parametrize("text", ["bayer_rggb8; png compressed ", "bayer_gbrg16; jpeg compressed "])
+def test_a_compressed_mosaic_is_no_picture(text):
+    with pytest.raises(InputError, match="a colour mosaic"):
         messages.raw_image_from(TYPES.make(messages.COMPRESSED_IMAGE, format=text, data=b"1"))
 
 

@@ -306,8 +306,40 @@ def test_the_profile_holds_whole_images():
     assert offered == {node.text for node in root.iterfind(".//d:userTransports/d:transport_id", namespace)}
 
 
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def test_a_machine_that_keeps_to_itself_has_the_same_profile_for_its_own_address_alone():
+    texts = [(ROOT / name).read_text() for name in (environment.PROFILE, environment.LOCAL_PROFILE)]
+    parts = [list(ElementTree.fromstring(text).iter()) for text in texts]
+    values = [[(part.tag.split("}")[1], (part.text or "").strip()) for part in each] for each in parts]
+    assert [value for value in values[1] if value not in values[0]] == [
+        ("interfaceWhiteList", ""),
+        ("address", "127.0.0.1"),
+    ]
+    assert [value for value in values[1] if value in values[0]] == values[0]
+
+
+@pytest.mark.parametrize(("distro", "own"), [("humble", True), ("jazzy", False)])
+def test_humble_keeps_to_itself_if_told(monkeypatch, distro, own):
+    for name in (*PROFILES, "FASTDDS_BUILTIN_TRANSPORTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ROS_DISTRO", distro)
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+    profile = environment.LOCAL_PROFILE if own else environment.PROFILE
+    assert environment.missing_environment()[PROFILES[0]] == str(ROOT / profile)
+
+
+def test_transports_of_the_users_stay(monkeypatch):
+    """A profile would switch them off without a word, and what another machine sends would not be heard."""
+    for name in PROFILES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    assert not set(PROFILES) & set(environment.ros_environment())
+
+
 def test_environment_for_ros_processes(monkeypatch):
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "OMP_WAIT_POLICY"):
+    for name in (*PROFILES, "FASTDDS_BUILTIN_TRANSPORTS", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     ours = environment.ros_environment(domain_id=7)
     assert ours["ROS_DOMAIN_ID"] == "7" and ours["OMP_WAIT_POLICY"] == "PASSIVE"

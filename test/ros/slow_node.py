@@ -13,6 +13,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="slow_node")
     parser.add_argument("seconds", type=float)
     parser.add_argument("max_waiting", type=int)
+    parser.add_argument("--loads", type=float, default=0.0, help="seconds")
     return process.run(parser, run, None)
 
 
@@ -20,6 +21,8 @@ def run(args: argparse.Namespace, stop) -> None:
     worker.MAX_WAITING = args.max_waiting
 
     def load(*given) -> StillTracker:
+        print("loading", flush=True)
+        time.sleep(args.loads)
         tracker = load_still_tracker(*given)
         step = tracker.step
 

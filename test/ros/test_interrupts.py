@@ -46,6 +46,18 @@ def test_an_interrupt_that_comes_again_does_not_spoil_a_clean_end(tmp_path, doma
         assert tracker.wait() == 0, tracker.output()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_network_that_still_loads_is_left_at_once(number, tmp_path, domain):
+    """ros2 launch kills what has not ended after ten seconds, and shared memory stays behind then."""
+    given = ("0", "1", "--loads", "60")
+    with RosProcess(".slow_node", *given, env=environment(tmp_path, domain), folder=tmp_path) as tracker:
+        tracker.wait_for_output("loading")
+        began_s = time.monotonic()
+        tracker.interrupt(number)
+        assert tracker.wait(30) == 0, tracker.output()
+        assert time.monotonic() - began_s < 20 and "Traceback" not in tracker.output()
+
+
 def test_an_interrupted_recording_leaves_a_bag_only_if_a_part_is_wanted(drive, tmp_path, domain):
     env = environment(tmp_path, domain)
     folders = {name: tmp_path / name for name in ("part", "whole", "empty")}

@@ -113,7 +113,7 @@ def launch_file(monkeypatch, tmp_path):
     names = {
         "launch": "Action LaunchContext LaunchDescription",
         "launch.actions": "DeclareLaunchArgument ExecuteProcess IncludeLaunchDescription LogInfo OpaqueFunction "
-        "RegisterEventHandler SetEnvironmentVariable Shutdown",
+        "RegisterEventHandler Shutdown",
         "launch.event_handlers": "OnProcessExit",
         "launch.events": "",
         "launch.events.process": "ProcessExited",
@@ -162,12 +162,13 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     given = {"vehicle": str(car), "autostart": False, "device": "cuda:0"}
     assert node.kwargs["parameters"] == [given]
     assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
-    (node,) = module.nodes(arguments_of(module, params_file="/mine.yaml"))
-    assert node.kwargs["parameters"] == ["/mine.yaml"] and node.kwargs["remappings"] == []  # it may set use_sim_time
-    (node,) = module.nodes(arguments_of(module, params_file="/a.yaml,/mine.yaml", use_sim_time="true"))
-    assert node.kwargs["parameters"] == ["/a.yaml", "/mine.yaml", {"use_sim_time": True}]
-    (node,) = module.nodes(arguments_of(module, params_file="/a.yaml,"))
-    assert node.kwargs["parameters"] == ["/a.yaml"]
+    first, mine = str(ROOT / "config" / "replay.yaml"), str(ROOT / "config" / "tracker.yaml")
+    (node,) = module.nodes(arguments_of(module, params_file=mine))
+    assert node.kwargs["parameters"] == [mine] and node.kwargs["remappings"] == []  # it may set use_sim_time
+    (node,) = module.nodes(arguments_of(module, params_file=f"{first},{mine}", use_sim_time="true"))
+    assert node.kwargs["parameters"] == [first, mine, {"use_sim_time": True}]
+    (node,) = module.nodes(arguments_of(module, params_file=f"{first},"))
+    assert node.kwargs["parameters"] == [first]
     assert node.kwargs["ros_arguments"] == ["--log-level", "tracker:=info"]
     for namespace in ("/left/rig", "left/rig/"):
         (node,) = module.nodes(arguments_of(module, namespace=namespace, log_level="debug"))
@@ -181,6 +182,7 @@ def test_rviz_follows_the_vehicle_and_the_namespace(launch_file, tmp_path):
     module = launch_file("tracker")
     _, rviz = module.nodes(arguments_of(module, rviz="true"))
     assert rviz.kwargs["arguments"][2:] == ["-f", "odom"] and rviz.kwargs["remappings"] == []
+    assert rviz.kwargs["parameters"] == []  # a parent launch may set use_sim_time
     _, rviz = module.nodes(arguments_of(module, rviz="true", vehicle=str(car), namespace="/left", use_sim_time="True"))
     assert rviz.kwargs["arguments"] == ["-d", "/share/syncl_ros/config/tracks.rviz", "-f", "world"]
     assert rviz.kwargs["parameters"] == [{"use_sim_time": True}]
@@ -228,17 +230,32 @@ def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path
     assert module._lossless(str(tmp_path)) == module._lossless(str(tmp_path / "bag.mcap")) == []
 
 
-def test_a_middleware_profile_of_the_users_stays(launch_file, monkeypatch):
+def test_only_our_processes_get_the_middleware_profile(launch_file, monkeypatch):
+    """What is launched after them keeps its own environment."""
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "OMP_WAIT_POLICY")
     for name in names:
         monkeypatch.delenv(name, raising=False)
     module = launch_file("tracker")
-    actions = {action.args[0]: action.args[1] for action in module.middleware_environment()}
-    profile = "/share/syncl_ros/config/fastdds_large_images.xml"
-    assert actions == dict(zip(names, (profile, profile, "PASSIVE"), strict=True))
-    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert module.middleware_environment() == []
+    entities = module.generate_launch_description().args[0]
+    assert {type(entity).__name__ for entity in entities} == {"DeclareLaunchArgument", "OpaqueFunction"}
+    profile = str(ROOT / "config" / "fastdds_large_images.xml")
+    given = dict(zip(names, (profile, profile, "PASSIVE"), strict=True))
+    assert [node.kwargs["additional_env"] for node in module.nodes(arguments_of(module, rviz="true"))] == [given, given]
+    replay = launch_file("replay")
+    (player,) = replay._player(arguments_of(replay, bag="/bags/a"))
+    after_ready, after_play, ready = replay._player(arguments_of(replay, bag="/bags/a", player="rosbag2"))
+    (play,) = after_ready.args[0].kwargs["on_exit"](Exit(0, "ros2-1"), None)
+    (finished,) = after_play.args[0].kwargs["on_exit"](Exit(0, "ros2-2"), None)
+    assert all(action.kwargs["additional_env"] == given for action in (player, ready, play, finished))
+
+
+def test_a_misspelt_argument_starts_nothing(launch_file):
+    """launch_ros would leave out a parameter file that is not there, and go on with the defaults."""
+    module = launch_file("tracker")
+    with pytest.raises(RuntimeError, match="params_file: /mine.yaml: no such file"):
+        module.nodes(arguments_of(module, params_file="/mine.yaml"))
+    with pytest.raises(RuntimeError, match="autostart: expected true or false, got '1'"):
+        module.nodes(arguments_of(module, autostart="1"))
 
 
 def test_rosbag2_starts_when_the_node_is_ready_and_its_end_is_said(launch_file):

@@ -74,6 +74,31 @@ def test_a_start_in_the_middle_keeps_what_is_latched(drive, tmp_path, domain):
         assert player.wait(60) == 0 and "played 1 messages" in player.output()
 
 
+def test_a_vehicles_own_bag_is_played_as_it_was_offered_without_what_was_made_of_it(tmp_path, domain):
+    """Remapped transforms stay latched; the tracks of then and two clocks would mix with those of now."""
+    env, copy, topics = environment(tmp_path, domain), tmp_path / "copy", ["/car/tf_static", "/info", "/tf"]
+    with BagWriter(tmp_path / "road", latched=("/info",)) as bag:
+        transforms = messages.tf_message(bag.types.make, [])
+        for number, topic in enumerate((*topics, "/tracker/tracks", "/player/finished", "/clock")):
+            bag.write(topic, transforms, 10**9 + number)
+        bag.write("/tf", transforms, 2 * 10**9)
+    with BagReader(tmp_path / "road") as reader:
+        assert reader.latched == {"/car/tf_static", "/info"}
+    playing = ("--clock", 50, "--start-offset", 0.5, "--wait-for", "/recorder/ready")
+    recording = ("-o", copy, "--topics", *topics)
+    with (
+        RosProcess("recorder", *recording, env=env, folder=tmp_path) as recorder_process,
+        RosProcess("player", tmp_path / "road", *playing, env=env, folder=tmp_path) as player,
+    ):
+        assert player.wait(60) == 0, player.output()
+        recorder_process.interrupt(signal.SIGTERM)
+        assert recorder_process.wait(30) == 0, recorder_process.output()
+    assert [row[1] for row in content(copy)] == topics  # what is latched from before the start, and the later /tf
+    assert "not played, as they are made anew: /clock, /player/finished, /tracker/tracks" in player.output()
+    with BagReader(copy) as reader:
+        assert "/car/tf_static" in reader.latched
+
+
 def test_a_player_gives_up_waiting_and_stops_when_told(drive, tmp_path, domain):
     env = environment(tmp_path, domain)
     lonely, looping = tmp_path / "lonely", tmp_path / "looping"

@@ -81,6 +81,30 @@ def test_what_nobody_heeds_is_an_error(domain):
     rclpy.shutdown(context=context)
 
 
+@pytest.mark.parametrize(
+    ("argument", "ours"),
+    [("-p wheel_radius:=0.39", False), ("-p vehicle_height:=2.1", False), ("-p sync.perod:=1.0", True)],
+)
+def test_parameters_for_all_nodes_are_no_typing_mistakes(domain, argument, ours):
+    context = rclpy.Context()
+    rclpy.init(args=["--ros-args", *argument.split()], context=context, domain_id=domain)
+    node = Node("tracker", context=context)
+    if ours:
+        with pytest.raises(InputError, match="parameter sync.perod: unknown"):
+            Parameters(node)
+    else:
+        assert Parameters(node).node.autostart
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_a_folder_is_no_vehicle(tmp_path, monkeypatch):
+    """Where the data set lies beside, under the name of a shipped vehicle."""
+    (tmp_path / "nuscenes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_vehicle("nuscenes").path == ROOT / "config/vehicles/nuscenes.yaml"
+
+
 @pytest.mark.parametrize("name", ["nuscenes", "template"])
 def test_shipped_vehicles_are_found_by_name(name):
     assert load_vehicle(name).parameters["fixed_frame"] == "odom"

@@ -124,6 +124,21 @@ def test_a_replay_that_was_held_up_may_read_poses_minutes_ahead(queue, kept):
     assert len(rig.intake.finish()) == kept
 
 
+@pytest.mark.parametrize("queue", ["all", "newest"])
+def test_transforms_of_others_do_not_keep_a_replay_from_its_end(queue):
+    rig = Rig(queue=queue, image_transport="raw")
+    rig.hear_mounts()
+    rig.hear_pose(T_NS, small_drive.global_from_base(T_NS))
+    rig.hear(TOPICS.image_of("CAM_FRONT"), raw_message(T_NS, "CAM_FRONT", small_drive.picture(0)))
+    heard = rig.received
+    for parent, child in (("base_link", "wheel"), ("odom", "other_car")):
+        stamped = messages.transform_stamped(make, T_NS, parent, child, np.eye(4))
+        rig.hear(TOPICS.tf, messages.tf_message(make, [stamped]))
+    assert rig.received == heard + (0 if queue == "all" else 2)
+    rig.hear_pose(T_NS + 1, small_drive.global_from_base(T_NS))
+    assert rig.received > heard
+
+
 @pytest.mark.parametrize(
     ("durabilities", "latched"),
     [("LL", True), ("LV", False), ("V", False), ("", False)],
