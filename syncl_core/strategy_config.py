@@ -20,9 +20,7 @@ class LossConfig:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     code_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)  # of the box code's entries
-    ground_cost: float = (
-        1.0  # weight of x and y in the matching's cost, where code_weights have no part (StreamPETR: 2)
-    )
+    ground_cost: float = 1.0  # of x and y in the matching's cost, in which code_weights have no part (StreamPETR: 2)
     quality_distance: float = 0.0  # metres; above 0 a row is taught to score by how near its box is (losses/focal.py)
     class_balance: float = 0.0  # above 0 objects of rare classes count for more (losses/class_balance.py)
     forecast_mean: str = "annotated"  # over annotated steps; "as_released" also counts the others, as zeros

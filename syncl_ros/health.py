@@ -98,10 +98,11 @@ def processing_status(record: Record, waiting: int, dropped: int, idle_s: float,
     `idle_s`: seconds for which no set was processed although the node was active and enabled.
     """
     total_ms = record.milliseconds.get("processing_time/total_ms")
+    since_s = record.delayed_since_s  # read once: another thread sets it
     # Up to the last message: when nothing comes any more, nothing is late.
-    delay_ms = 0.0 if record.delayed_since_s is None else 1e3 * (record.published_s - record.delayed_since_s)
+    delay_ms = 0.0 if since_s is None else 1e3 * (record.published_s - since_s)
     level, message = OK, "ok"
-    if record.delayed_since_s is not None:
+    if since_s is not None:
         level, message = WARN, f"a set took {total_ms:.0f} ms, allowed are {limits.max_processing_ms:g}"
         if delay_ms > limits.max_delay_ms:
             level, message = ERROR, f"{message}, for {delay_ms / 1e3:.1f} s: smaller network or longer process_period"

@@ -174,12 +174,9 @@ def raw_image_from(message) -> RawImage:
     encoding = next((_COMPRESSIONS[word] for word in words if word in _COMPRESSIONS), None)
     if encoding is None or "compresseddepth" in words:
         raise InputError(f"unknown compressed image format {message.format!r}; known: jpeg, png")
-    if (
-        words[0].startswith("bayer_") and words[-1] == "compressed"
-    ):  # image_transport names no format it was turned into
-        raise InputError(
-            f"compressed image format {message.format!r}: a colour mosaic; decode it before or send it raw"
-        )
+    # image_transport names what it has turned an image into after this word, and leaves mosaics as they are.
+    if words[0].startswith("bayer_") and words[-1] == "compressed":
+        raise InputError(f"compressed image format {message.format!r}: a colour mosaic; decode it, or send it raw")
     return RawImage(encoding=encoding, data=memoryview(message.data))
 
 
