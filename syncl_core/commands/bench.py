@@ -66,6 +66,10 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from syncl_core.io.files import check_writable
+
+    if args.json:
+        check_writable(args.json)
     return {"trackers": _bench_trackers, "train": _bench_training, "node": _bench_node}[args.what](args)
 
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     from syncl_core.checkpoint import load_tracker
     from syncl_core.head_dump import HeadDump
-    from syncl_core.io.files import make_folder, refuse_existing
+    from syncl_core.io.files import check_writable, make_folder, refuse_existing
     from syncl_core.io.key_frames import fill_samples, filled_note, reach
     from syncl_core.io.submission import tracking_submission, write_submission
     from syncl_core.io.track_bag import write_track_bag
@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.overwrite:
         refuse_existing(output / "tracks.json", *targets, *filter(None, [args.dump_heads]))
     make_folder(output)
+    if args.dump_heads:
+        check_writable(args.dump_heads)
     dump = HeadDump(tracker) if args.dump_heads else None
     results = {}
     try:

@@ -120,6 +120,10 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
     from syncl_core.world.rig import camera_model
 
     train = config.train
+    if config.syncl.enabled and config.model.framework == "none":
+        raise InputError(
+            f"{args.config}: model.framework: none has no tracks, which syncl.enabled needs; give a tracker"
+        )
     if args.maps and not train.freeze_encoder:
         raise InputError("--maps: without train.freeze_encoder no feature maps are kept")
     for name in ("eval_data", "eval_split"):
@@ -134,7 +138,7 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
     if args.init and not Path(args.init).is_file():
         raise InputError(f"--init {args.init}: no such file")
     if (train.freeze_encoder or train.freeze_backbone) and not (args.init or args.resume):
-        print("note: without --init what train.freeze_... keeps as it is is untrained", file=sys.stderr)
+        print("note: without --init the parts that train.freeze_... freezes are untrained", file=sys.stderr)
 
 
 def _check_folder(folder, resume: bool) -> None:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.config import config_to_dict
     from syncl_core.data.nuscenes_clips import NuScenesClips
     from syncl_core.evaluation.tracking import import_devkit
-    from syncl_core.io.files import refuse_existing, write_text
+    from syncl_core.io.files import check_writable, refuse_existing, write_text
     from syncl_core.training import thresholds
     from syncl_core.training.distributed import join
     from syncl_core.training.evaluate import Evaluation
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     output, workers = Path(args.output), join(args.device)
     if not args.overwrite:
         refuse_existing(output)
+    check_writable(output)
     tracker = load_tracker(args.config, args.checkpoint, device=str(workers.device))
     values = tuple(dict.fromkeys(args.thresholds))
     for value in values:  # before the first of them

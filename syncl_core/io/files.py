@@ -41,6 +41,17 @@ def make_folder(path: str | Path) -> None:
         raise InputError(f"{path}: cannot make this folder: {error.strerror}") from None
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise InputError where nothing could be written to `path`: before the work starts, not after."""
+    probe = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.probe")
+    make_folder(probe.parent)
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot write it: {error.strerror or error}") from None
+
+
 def refuse_existing(*paths: str | Path) -> None:
     """Raise InputError if one of `paths` is there already: before the work starts, not after."""
     for path in map(Path, paths):

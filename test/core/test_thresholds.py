@@ -115,6 +115,11 @@ def test_tune_writes_the_configuration_that_it_says(root, tmp_path, capsys):
     assert f"{tuned.track.score_threshold:g}" == starred.split()[0] and said.splitlines()[-1].endswith(str(output))
     assert tuned == at_threshold(build_tracker(before), tuned.track.score_threshold).config
     assert main(command) == 2 and "exists already" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    nowhere = tmp_path / "file" / "tuned.yaml"
+    assert main([*command[:-1], str(nowhere)]) == 2
+    said, error = capsys.readouterr()
+    assert not said and str(nowhere.parent) in error  # before the work, not after it
     assert main([*command, "--overwrite", "--thresholds", "2"]) == 2
     assert "track.score_threshold: expected a threshold above 0, at most 1, got 2" in capsys.readouterr().err
     assert load_config(output) == tuned

@@ -105,7 +105,7 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys)
         own = ["--set", f"train.seed={seed}", "-o", str(tmp_path / name)]
         assert main(["train", str(config), *data, *start, *init, *own]) == 0
         assert not list((tmp_path / name).glob("encoded-*"))
-        assert ("without --init what train.freeze_... keeps" in capsys.readouterr().err) == (not init)
+        assert ("without --init the parts that train.freeze_... freezes" in capsys.readouterr().err) == (not init)
         made.append(sorted(tmp_path.glob("maps/encoded-*")))
     assert len(made[0]) == 2 and made[1] == made[0]  # the maps and which of them are there
 
@@ -119,6 +119,10 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys)
         (["{config}", "-o", "{out}", "--set", "train.epochs"], "--set train.epochs: expected KEY=VALUE"),
         (["{config}", "-o", "{out}", "--set", "name=[1"], "--set name=[1: the value is not valid YAML"),
         (["{config}", "-o", "{out}", "--ablation", "table9/1"], "--ablation table9/1: unknown; known: table4a/1"),
+        (
+            ["{config}", "-o", "{out}", "--ablation", "table4a/5", "--set", "model.framework=none"],
+            "{config}: model.framework: none has no tracks, which syncl.enabled needs; give a tracker",
+        ),
         (["{config}", "-o", "{out}", "--maps", "x"], "--maps: without train.freeze_encoder no feature maps are kept"),
         (["{config}", "-o", "{out}", "--device", "warp"], "--device warp: cannot be used: "),
         (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
