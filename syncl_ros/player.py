@@ -187,8 +187,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def made_anew(args: argparse.Namespace) -> list[str]:
     """How topics begin that a bag recorded on the road may hold, and that this replay makes itself."""
-    nodes = {topic.rsplit("/", 1)[0] + "/" for topic in (*args.hold, *args.wait_for)}
-    return [*sorted(nodes), "/player/", *(["/clock"] if args.clock else [])]
+    nodes = {topic.rsplit("/", 1)[0] for topic in (*args.hold, *args.wait_for)} - {""}  # of "/hold" nobody's
+    return [*(f"{node}/" for node in sorted(nodes)), "/player/", *(["/clock"] if args.clock else [])]
 
 
 def _play(args: argparse.Namespace, stop: threading.Event) -> None:

@@ -1,8 +1,5 @@
 """Clips in the order of a run, prepared by worker processes while the network computes."""
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +7,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from syncl_core.data.clips import Clip, ClipDataset, collate
 from syncl_core.errors import InputError
+from syncl_core.worker_signals import leave_signals_to_parent
 
 
 class RunSampler(Sampler[list[int]]):
@@ -55,19 +53,4 @@ def next_clip(clips: Iterator[Clip]) -> Clip:
 
 
 def _quiet_worker(_: int) -> None:
-    """The training process alone answers Ctrl-C and SIGTERM, which often go to a whole group of processes (torchrun,
-    timeout, batch systems): it saves, and then ends its workers. macOS cannot tell whose signal it is: there every
-    SIGTERM ends a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, name="end", daemon=True).start()
-    else:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker has its parent's way to take it
-
-
-def _end_with_parent() -> None:
-    """End the process at a SIGTERM of its parent, at no other."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+    leave_signals_to_parent()

@@ -19,6 +19,7 @@ import torch
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder
+from syncl_core.worker_signals import held_for_children, leave_signals_to_parent
 from syncl_core.world import city, generate, photo, render, rig, sense, splits, tables
 from syncl_core.world.scene import Scene, boxes_at, city_from_base
 from syncl_core.world.tables import Observation, Recording
@@ -154,8 +155,15 @@ def _run(jobs: list[_Job], workers: int) -> Iterable[Observation | None]:
         return
     # Processes are spawned: forking a process whose torch threads run may deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(_render_sweep, jobs, chunksize=2)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work) as pool:
+        with held_for_children():
+            results = pool.map(_render_sweep, jobs, chunksize=2)
+        yield from results
+
+
+def _begin_work() -> None:
+    leave_signals_to_parent()
+    torch.set_num_threads(1)
 
 
 def _render_sweep(job: _Job) -> Observation | None:

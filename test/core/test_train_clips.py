@@ -13,8 +13,8 @@ from nuscenes_fixture import SCENES, real_root, write_tiny_nuscenes
 from torch.utils import _pytree
 from train_fixture import ToySource, toy_config
 
+from syncl_core import worker_signals
 from syncl_core.config import SynclConfig
-from syncl_core.data import loader
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.data.nuscenes_clips import NuScenesClips
@@ -124,9 +124,9 @@ def test_loading_moves_no_random_numbers():
 
 
 def _serve_without_sigwaitinfo() -> None:
-    del loader.signal.sigwaitinfo
+    del worker_signals.signal.sigwaitinfo
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `syncl` has it
-    loader._quiet_worker(0)
+    worker_signals.leave_signals_to_parent()
     time.sleep(60)
 
 

@@ -5,6 +5,9 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +181,23 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path, monkeypatch):
 
 def _killed(_):
     os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+
+
+@pytest.mark.parametrize("pattern", ["*", "*.jpg"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_is_one_line(tmp_path, number, pattern):
+    """As timeout, batch systems and terminals send it: while the drawing processes still import, and later."""
+    command = [sys.executable, "-m", "syncl_core.cli", "world", str(tmp_path / "out"), "--workers", "2"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        give_up = time.monotonic() + 60
+        while not list(tmp_path.rglob(pattern)) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said.splitlines()[-1] == "syncl: interrupted"
+    assert "Traceback" not in said and "Exception" not in said and not list(tmp_path.iterdir())
 
 
 def test_a_killed_process_is_one_line(tmp_path, monkeypatch):

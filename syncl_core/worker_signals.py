@@ -1,0 +1,40 @@
+"""Signals and the processes that work for another one."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+@contextmanager
+def held_for_children() -> Iterator[None]:
+    """Processes that are started inside get no signal before they call `leave_signals_to_parent`. Else one that comes
+    while they import would end them, and their parent would find its work broken instead of stopped."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_parent() -> None:
+    """In a worker: the main process alone answers Ctrl-C and SIGTERM, which often go to a whole group of processes
+    (torchrun, timeout, batch systems): it saves, and then ends its workers. macOS cannot tell whose signal it is: there
+    every SIGTERM ends a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, name="end", daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker has its parent's way to take it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _end_with_parent() -> None:
+    """End the process at a SIGTERM of its parent, at no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
