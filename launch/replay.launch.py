@@ -27,6 +27,7 @@ from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from syncl_core.io.topics import is_static_transforms
 from syncl_ros.environment import missing_environment
 
 SHARE = get_package_share_directory("syncl_ros")
@@ -134,7 +135,7 @@ def _lossless(bag: str) -> list[str]:
     try:
         metadata = yaml.safe_load((Path(bag) / "metadata.yaml").read_text(encoding="utf-8"))
         topics = [t["topic_metadata"] for t in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]]
-        heard = [t["name"] for t in topics if t["type"] in HEARD and not t["name"].endswith("/tf_static")]
+        heard = [t["name"] for t in topics if t["type"] in HEARD and not is_static_transforms(t["name"])]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return []
     path = launch_config.get_log_file_path("qos.yaml")

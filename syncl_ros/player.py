@@ -44,7 +44,6 @@ class Player(Node):
         self._finished.publish(Bool(data=False))
         self._bag_publishers: dict[str, Publisher] = {}
         self._holding: set[str] = set()
-        self._latched = reader.latched | {topic for topic in reader.topics if topic.endswith("/tf_static")}
         ours = [] if topics else [topic for topic in reader.topics if topic.startswith(tuple(left_out))]
         if ours:
             self.get_logger().warning(f"not played, as they are made anew: {', '.join(sorted(ours))}")
@@ -59,7 +58,7 @@ class Player(Node):
                 raise
             self.get_logger().warning(f"{topic} is not played: {error}")
             return
-        profile = conversions.latched(conversions.DEEP) if topic in self._latched else conversions.lossless()
+        profile = conversions.latched(conversions.DEEP) if topic in self._reader.latched else conversions.lossless()
         self._bag_publishers[topic] = self.create_publisher(kind, topic, profile)
 
     def hold_for(self, topics: list[str]) -> None:
@@ -117,7 +116,7 @@ class Player(Node):
         for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
             if start_ns is None:
                 start_ns = next_clock_ns = t_ns + round(1e9 * start_offset_s)
-            if t_ns < start_ns and topic not in self._latched:
+            if t_ns < start_ns and topic not in self._reader.latched:
                 continue
             begin_s += self._pause(stop)
             while clock_hz and next_clock_ns <= t_ns:

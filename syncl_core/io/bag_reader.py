@@ -11,6 +11,7 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from syncl_core.errors import InputError, one_line
 from syncl_core.io import messages
 from syncl_core.io.bag_types import bag_types
+from syncl_core.io.topics import is_static_transforms
 from syncl_core.types import ObjectSet
 
 
@@ -18,7 +19,8 @@ class BagReader:
     """An open bag; used as a context manager. Every failure is an InputError that names the file.
 
     `topics` maps each topic to its type "package/msg/Name"; `counts` to its number of messages; `latched` are those
-    that were offered as transient local; `duration_s` is the time from the first to the last message.
+    that were offered as transient local, and every tf_static; `duration_s` is the time from the first to the last
+    message.
     """
 
     def __init__(self, path: str | Path, distro: str = "jazzy"):
@@ -41,8 +43,8 @@ class BagReader:
             for connection in self._reader.connections:
                 self.topics[connection.topic] = connection.msgtype
                 self.counts[connection.topic] = self.counts.get(connection.topic, 0) + connection.msgcount
-                offered = connection.ext.offered_qos_profiles
-                if any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in offered):
+                durabilities = {profile.durability for profile in connection.ext.offered_qos_profiles}
+                if QosDurability.TRANSIENT_LOCAL in durabilities or is_static_transforms(connection.topic):
                     self.latched.add(connection.topic)
         if not sum(self.counts.values()):
             self._reader.close()

@@ -12,6 +12,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from syncl_core.errors import InputError
 from syncl_core.io.bag_types import bag_types
+from syncl_core.io.topics import is_static_transforms
 
 METADATA = 8  # QoS profiles as text: Humble reads nothing newer, and later releases still read it
 _UNSET = QosTime(0, 0)
@@ -101,8 +102,7 @@ class BagWriter:
     def _connect(self, topic: str, type_name: str) -> Connection:
         if type_name not in self.types.store.fielddefs:
             raise InputError(f"{topic}: message type {type_name} is not known, cannot record it")
-        latched = topic in self.latched or topic.endswith("/tf_static")
-        profiles = [_latched_qos()] if latched else []
+        profiles = [_latched_qos()] if topic in self.latched or is_static_transforms(topic) else []
         return self._writer.add_connection(topic, type_name, typestore=self.types.store, offered_qos_profiles=profiles)
 
 

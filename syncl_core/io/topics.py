@@ -39,6 +39,11 @@ def _fill(template: str, camera: str) -> str:
         raise InputError(f"topic {template!r}: only {{camera}} can stand in braces") from None
 
 
+def is_static_transforms(topic: str) -> bool:
+    """Whether it is /tf_static, remapped or not, which is always latched (tf2)."""
+    return topic.endswith("/tf_static")
+
+
 def frame_of(channel: str) -> str:
     """The TF frame of a sensor: "CAM_FRONT" is `cam_front`."""
     return channel.lower()

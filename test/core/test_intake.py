@@ -69,6 +69,20 @@ def add_images(intake, n, skip=()):
             intake.add_image(camera, t_ns, camera.lower(), IMAGE)
 
 
+def test_only_what_carries_the_vehicle_or_a_camera_matters():
+    """Also a mount that moves, once its camera has been seen; a wheel and another car hang on other branches."""
+    intake = Intake(CONFIG, frozen_clock)
+    add_rig(intake)
+    intake.add_transform("odom", "base_link", T0, odom_from_base(T0))
+    intake.add_transform("base_link", "gimbal", T0, np.eye(4))
+    intake.add_transform("gimbal", "gimbal_camera", 0, np.eye(4), static=True)
+    intake.add_transform("base_link", "wheel", T0, np.eye(4))
+    intake.add_transform("odom", "other_car", T0, np.eye(4))
+    assert intake.carries({"base_link", "wheel"}) and not intake.carries({"wheel", "other_car", "gimbal"})
+    intake.add_image("CAM_FRONT", T0, "gimbal_camera", IMAGE)
+    assert intake.carries({"gimbal"}) and not intake.carries({"wheel", "other_car"}) and not intake.carries(set())
+
+
 def test_static_point_maps_to_one_place_from_every_camera():
     """The law of per-camera ego motion: what six cameras of a moving, turning car see is one point, within 1 mm.
 

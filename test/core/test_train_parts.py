@@ -299,7 +299,7 @@ def test_a_spread_start_scatters_detr3ds_queries_over_the_ground():
 @pytest.mark.parametrize(
     "key, value", [("freeze_backbone", True), ("checkpoint_activations", True), ("frozen_stages", 1)]
 )
-def test_batch_norm_that_learns_fits_not_with_everything(key, value):
+def test_trained_batch_norm_needs_a_backbone_that_learns_and_runs_once(key, value):
     """Activations that are worked out twice would move its statistics twice."""
     train = TrainConfig(batch_norm="trained", **{key: value})
     with pytest.raises(InputError, match=f"train.batch_norm: trained, but train.{key} is "):

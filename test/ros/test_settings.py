@@ -11,6 +11,7 @@ import yaml
 pytest.importorskip("rclpy")
 
 import rclpy
+from processes import RosProcess, environment
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
@@ -96,6 +97,25 @@ def test_parameters_for_all_nodes_are_no_typing_mistakes(domain, argument, ours)
         assert Parameters(node).node.autostart
     node.destroy_node()
     rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_remaps_that_nobody_did_are_said(tmp_path, domain, done):
+    """A process cannot remap itself; named in a parameter file, the vehicle does not reach the launch file."""
+    (tmp_path / "car.yaml").write_text("remaps: {/tf: /car/tf}")
+    given = [
+        "0",
+        "1",
+        "--ros-args",
+        "-p",
+        f"vehicle:={tmp_path / 'car.yaml'}",
+        *(["-r", "/tf:=/car/tf"] if done else []),
+    ]
+    with RosProcess(".slow_node", *given, env=environment(tmp_path, domain), folder=tmp_path) as tracker:
+        tracker.wait_for_output("ready")
+        tracker.interrupt()
+        assert tracker.wait() == 0, tracker.output()
+    assert ("the vehicle file remaps /tf to /car/tf, but this node has /tf" in tracker.output()) is not done
 
 
 def test_a_folder_is_no_vehicle(tmp_path, monkeypatch):
