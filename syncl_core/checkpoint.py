@@ -89,13 +89,14 @@ def load_checkpoint(path: str | Path, config: SynclConfig | None = None, allow_l
     return tracker
 
 
-def start_from(path: str | Path, tracker: Tracker, only: tuple[str, ...] = ("",)) -> tuple[set[str], list[str]]:
+def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]:
     """Give a network that is about to be trained what `path` holds for it: a checkpoint of ours or a public file.
 
-    A detector's weights start a tracker, a backbone's start anything. `only`: beginnings of the names to use, such as
-    `tracker.ENCODER`. Returns the names of the tensors that now have weights, and lines that say what stays untrained
-    and what is not used. Raises InputError, one line that starts with the path, if nothing fits or shapes differ.
+    A detector's weights start a tracker, a backbone's start anything; `train.start_with` says whether all are used.
+    Returns the names of the tensors that now have weights, and lines that say what stays untrained and what is not
+    used. Raises InputError, one line that starts with the path, if nothing fits or shapes differ.
     """
+    only = tracker.ENCODER if tracker.config.train.start_with == "encoder" else ("",)
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")

@@ -200,9 +200,8 @@ def check_config(config: SynclConfig) -> None:
     if not config.classes or len(set(config.classes)) < len(config.classes):
         raise InputError(f"classes: expected one or more, each once, got {list(config.classes)}")
     if not 0 < config.num_tracking_classes <= len(config.classes):
-        raise InputError(
-            f"num_tracking_classes: expected 1 to {len(config.classes)}, got {config.num_tracking_classes}"
-        )
+        count, given = len(config.classes), config.num_tracking_classes
+        raise InputError(f"num_tracking_classes: expected 1 to {count}, got {given}: classes has {count}")
     _check_proposals(config)
     if config.train.freeze_encoder and (config.model.framework, config.model.detector) != ("mutr3d", "detr3d"):
         given = f"{config.model.framework} with {config.model.detector}"

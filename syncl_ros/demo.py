@@ -26,7 +26,7 @@ from syncl_core.errors import InputError
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.files import write_text
-from syncl_core.io.key_frames import fill_samples, filled_note, reach
+from syncl_core.io.key_frames import fill_samples, reach
 from syncl_core.io.scene_to_bag import write_scene_bag
 from syncl_core.io.submission import check_submittable, tracking_submission, write_submission
 from syncl_core.io.track_bag import MARKERS_TOPIC, TRACKS_TOPIC
@@ -188,11 +188,11 @@ def _evaluate(demo: Demo) -> tuple[list[ObjectSet], str]:
     with BagReader(demo.result) as reader:
         object_sets = reader.object_sets(TRACKS_TOPIC)
     samples = demo.data.samples(demo.scene)
-    results, filled = fill_samples(object_sets, samples, reach(demo.config.sync))
-    if filled:
-        print(f"note: {filled_note(demo.scene, filled, len(samples))}", file=sys.stderr)
+    found = fill_samples(object_sets, samples, reach(demo.config.sync))
+    for note in found.notes(demo.scene):
+        print(f"note: {note}", file=sys.stderr)
     path = demo.output / "tracks.json"
-    write_submission(path, tracking_submission(results))
+    write_submission(path, tracking_submission(found.objects))
     metrics = evaluate_tracking(demo.data.root, demo.data.version, [demo.scene], path, demo.output / "metrics")
     table = format_metrics(metrics)
     write_text(demo.output / "metrics.txt", table + "\n")

@@ -52,9 +52,11 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import sys
+
     from tqdm import tqdm
 
-    from syncl_core.errors import InputError
+    from syncl_core.errors import InputError, list_names
     from syncl_core.view.picture import Caption
     from syncl_core.view.recording import open_recording, period, read_tracks
     from syncl_core.view.replay import render_sets
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             drawn = sum(1 for _ in _saved(bar, args))
     print(f"{args.output}: {drawn} pictures drawn" + ", video.mp4" * args.video)
+    if args.pictures == "all" and (older := _numbered(args.output, drawn + 1)):
+        print(f"note: {args.output}: {list_names(older, 1)} of an earlier drawing left as they were", file=sys.stderr)
     return 0
 
 
@@ -91,6 +95,12 @@ def _config(args: argparse.Namespace) -> "SynclConfig":
 
     config = load_config(args.config) if args.config else SynclConfig()
     return config if args.tracks else replace(config, sync=replace(config.sync, min_cameras=1))
+
+
+def _numbered(folder: Path, first: int) -> list[str]:
+    """The pictures in a folder from this number on."""
+    numbers = {path.name: path.stem.removeprefix("picture_") for path in folder.glob("picture_*.png")}
+    return [name for name, number in numbers.items() if number.isdecimal() and int(number) >= first]
 
 
 def _saved(pages: Iterable["np.ndarray"], args: argparse.Namespace) -> Iterator["np.ndarray"]:

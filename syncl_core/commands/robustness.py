@@ -61,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.runtime.session import TrackerSession
 
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
+    trained = chosen_weights(args.config, args.checkpoint) is not None
+    if not trained:
+        print("note: no --checkpoint: the weights are untrained, the figures mean nothing", file=sys.stderr)
     conditions = _conditions(args, len(tracker.config.rig.cameras), robustness.Condition)
     data = NuScenesScenes(args.root, args.version)
     split = data.split(args.split) if args.split else ()
@@ -89,13 +92,10 @@ def run(args: argparse.Namespace) -> int:
                     make_session, tracker.config, data, scenes, condition, args.seed, lambda _: bar.update()
                 )
             )
-    trained = chosen_weights(args.config, args.checkpoint) is not None
     name = tracker.config.name if trained else f"{tracker.config.name} (untrained: the figures mean nothing)"
     write_text(texts, robustness.to_markdown(name, outcomes))
     write_text(tables, robustness.to_json(name, outcomes))
     print(texts.read_text(encoding="utf-8"), end="")
-    if not trained:
-        print("The weights are untrained: the figures mean nothing.", file=sys.stderr)
     return 0
 
 

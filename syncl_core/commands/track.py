@@ -47,19 +47,22 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import functools
-    import sys
     from pathlib import Path
 
     from syncl_core.checkpoint import load_tracker
     from syncl_core.head_dump import HeadDump
     from syncl_core.io.files import check_writable, make_folder, refuse_existing
-    from syncl_core.io.key_frames import fill_samples, filled_note, reach
+    from syncl_core.io.key_frames import fill_samples, reach
     from syncl_core.io.submission import tracking_submission, write_submission
     from syncl_core.io.track_bag import write_track_bag
     from syncl_core.offline import is_bag
 
     output = Path(args.output)
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
+    if args.config and not args.checkpoint:
+        _print_note("no --checkpoint: the weights are untrained, the boxes mean nothing")
+    elif not args.checkpoint:
+        _print_note(f"{tracker.config.name}: weights trained on the synthetic world alone")
     recordings = _recordings(args, tracker.config)
     targets = [output / name for name, _, _ in recordings]
     _check_targets(args, output, targets)
@@ -78,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
             objects = _track(step, tracker, frame_sets, name, args)
             write_track_bag(target, objects, overwrite=args.overwrite)
             # The sets of a root are its key frames: one without a set has no images that can be used.
-            found, filled = fill_samples(objects, samples, reach(tracker.config.sync) if is_bag(args.source) else 0.0)
-            results |= found
+            found = fill_samples(objects, samples, reach(tracker.config.sync) if is_bag(args.source) else 0.0)
+            results |= found.objects
             print(f"{name}: {len(objects)} sets, {len({i for o in objects for i in o.ids})} tracks -> {target}")
-            if filled:
-                _print_note(filled_note(name, filled, len(samples)))
+            for note in found.notes(name):
+                _print_note(note)
     finally:  # whoever interrupts keeps the scenes that are done
         if results:
             write_submission(output / "tracks.json", tracking_submission(results))
@@ -90,10 +93,6 @@ def run(args: argparse.Namespace) -> int:
     if dump:
         dump.save(args.dump_heads)
         print(f"heads of {dump.num_frames} sets -> {args.dump_heads}")
-    if args.config and not args.checkpoint:
-        print("The weights are untrained: the boxes mean nothing.", file=sys.stderr)
-    elif not args.checkpoint:
-        print(f"{tracker.config.name}: weights trained on the synthetic world alone.", file=sys.stderr)
     return 0
 
 

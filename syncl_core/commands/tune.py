@@ -66,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
         refuse_existing(output)
     check_writable(output)
     tracker = load_tracker(args.config, args.checkpoint, device=str(workers.device))
+    weights = chosen_weights(args.config, args.checkpoint)
+    if weights is None:
+        print("note: no --checkpoint: the weights are untrained, the figures mean nothing", file=sys.stderr)
     values = tuple(dict.fromkeys(args.thresholds))
     for value in values:  # before the first of them
         thresholds.at_threshold(tracker, value)
@@ -79,6 +82,6 @@ def run(args: argparse.Namespace) -> int:
     best = thresholds.at_threshold(tracker, thresholds.best_threshold(scores)).config
     write_text(output, yaml.safe_dump(config_to_dict(best), sort_keys=False))
     print(f"track.score_threshold {best.track.score_threshold:g} -> {output}")
-    if chosen_weights(args.config, args.checkpoint) is None:
-        print("The weights are untrained: the figures mean nothing.", file=sys.stderr)
+    if weights:
+        print(f"to be used with its weights: -c {output} --checkpoint {weights}")
     return 0

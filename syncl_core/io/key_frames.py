@@ -6,6 +6,7 @@ first shorter gap they lie beside the key frames, and stay there.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,23 @@ OWN_SET_NS = 50_000_000
 """A set at most so far from a key frame is its own: a set's cameras fire within 50 ms."""
 
 
+class KeyFrames(NamedTuple):
+    """What the key frames of a scene got."""
+
+    objects: dict[str, ObjectSet]  # by token, every key frame
+    filled: int  # of them lie between sets: their objects are interpolated
+    without: int  # of them have no set: no objects
+
+    def notes(self, scene: str) -> Iterable[str]:
+        """What must be said of them, a line each."""
+        of = f"of {len(self.objects)} key frames"
+        if self.filled:
+            yield f"{scene}: {self.filled} {of} lie between processed sets; their boxes are interpolated"
+        if self.without:
+            reason = "too few of their images are there (sync.min_cameras) or can be used"
+            yield f"{scene}: {self.without} {of} have no set, so no boxes: {reason}"
+
+
 def match_to_samples(object_sets: Iterable[ObjectSet], samples: Iterable[tuple[str, int]]) -> dict[str, ObjectSet]:
     """Give every key frame (token, t_ns) of a scene the object set nearest in time, at most `OWN_SET_NS` away.
 
@@ -23,36 +41,27 @@ def match_to_samples(object_sets: Iterable[ObjectSet], samples: Iterable[tuple[s
     only. A key frame left alone gets an empty set: the evaluation wants every key frame, and a tracker that said
     nothing has no boxes.
     """
-    return fill_samples(object_sets, samples, 0.0)[0]
+    return fill_samples(object_sets, samples, 0.0).objects
 
 
-def fill_samples(
-    object_sets: Iterable[ObjectSet], samples: Iterable[tuple[str, int]], reach_s: float
-) -> tuple[dict[str, ObjectSet], int]:
-    """`match_to_samples`, but a key frame left alone gets the `objects_at` its time, if a set is within `reach_s`.
-
-    Also how many key frames these are.
-    """
+def fill_samples(object_sets: Iterable[ObjectSet], samples: Iterable[tuple[str, int]], reach_s: float) -> KeyFrames:
+    """`match_to_samples`, but a key frame left alone gets the `objects_at` its time, if a set is within `reach_s`."""
     object_sets = sorted(object_sets, key=lambda objects: objects.t_ns)
     samples = sorted(samples, key=lambda sample: sample[1])
-    own, results, filled = _own_sets(object_sets, samples), {}, 0
+    own, results, filled, without = _own_sets(object_sets, samples), {}, 0, 0
     for index, (token, t_ns) in enumerate(samples):
         objects = own.get(index)
         if objects is None and reach_s:
             objects = objects_at(object_sets, t_ns, round(reach_s * 1e9))
             filled += objects is not None
+        without += objects is None
         results[token] = nothing(t_ns) if objects is None else objects
-    return results, filled
+    return KeyFrames(results, filled, without)
 
 
 def reach(sync: SyncConfig) -> float:
     """Seconds around a processed set in which objects are known: until coasting ends, or the next set is due."""
     return max(sync.coast_max, sync.process_period)
-
-
-def filled_note(name: str, filled: int, count: int) -> str:
-    """What must be said where `fill_samples` filled key frames."""
-    return f"{name}: {filled} of {count} key frames lie between processed sets; their boxes are interpolated"
 
 
 def objects_at(object_sets: Sequence[ObjectSet], t_ns: int, reach_ns: int) -> ObjectSet | None:

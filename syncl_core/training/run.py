@@ -76,8 +76,7 @@ def train(
     first, best = _resume(run) if resume else (0, float("-inf"))
     if start and not resume:
         tracker = whole_tracker(run.model.tracker)
-        only = tracker.ENCODER if config.train.start_with == "encoder" else ("",)
-        loaded, lines = start_from(start, tracker, only)
+        loaded, lines = start_from(start, tracker)
         if workers.leads:
             print(*lines, sep="\n", end="\n" if lines else "")
         if config.train.spread_start:

@@ -36,7 +36,7 @@ class WorldConfig:
     """Which scenes to write, and how."""
 
     split: str = ""  # "train", "val" or "test": that split's first scenes; "": scenes from `seed` on
-    scenes: int = 0  # 0 = one, or all of `val` or `test`
+    scenes: int | None = None  # None = one, or all of `val` or `test`
     seconds: float = 10.0  # length of a scene; two key frames a second
     seed: int = 0  # of the first scene; the others follow
     image_width: int = 800  # pixels; 1600 is the size of the real cameras
@@ -97,12 +97,12 @@ def _check(folder: Path, config: WorldConfig) -> None:
 
 def scene_seeds(config: WorldConfig) -> range:
     """The seeds of the scenes to write. Raises InputError naming what is wrong."""
+    if config.scenes is not None and config.scenes < 1:
+        raise InputError(f"world: scenes must be at least 1, got {config.scenes}")
     if config.split:
         if config.seed:
             raise InputError("world: seed chooses free scenes; leave it out, or leave out split")
         return splits.seeds(config.split, config.scenes or (1 if config.split == "train" else None))
-    if config.scenes < 0:
-        raise InputError(f"world: scenes must be at least 1, got {config.scenes}")
     chosen = range(config.seed, config.seed + (config.scenes or 1))
     if not 0 <= chosen[0] <= chosen[-1] < splits.VAL:
         raise InputError(

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from train_fixture import ToySource, toy_config
 
+from syncl_core.checkpoint import save_checkpoint
 from syncl_core.cli import main
 from syncl_core.config import SynclConfig, config_to_dict, load_config, with_values
 from syncl_core.data.clips import ClipDataset
@@ -189,6 +191,24 @@ def test_a_start_that_changes_during_a_comparison_is_refused(tmp_path, monkeypat
     start.write_bytes(b"as it is now")
     with pytest.raises(InputError, match="start.safetensors: has changed since the comparison began"):
         second.run("cpu")
+
+
+def test_a_start_of_another_network_is_refused_before_anything_is_drawn(tmp_path, capsys):
+    """Whether it is a file or a detector that would have to be trained first."""
+    narrow, wide, out = tmp_path / "narrow.yaml", tmp_path / "wide.yaml", tmp_path / "out"
+    for path, width in ((narrow, 16), (wide, 32)):
+        model = {"embed_dim": width, "num_heads": 2, "num_layers": 1}
+        config = with_values(toy_config(), {"model": model, "track": {"slots": 4}, "train": {"clip_length": 2}})
+        path.write_text(yaml.safe_dump(config_to_dict(config)))
+    weights = tmp_path / "wide.safetensors"
+    save_checkpoint(weights, build_tracker(load_config(wide)))
+    for start in (wide, weights):
+        assert main(["ablate", str(narrow), "--init", str(start), "--train-scenes", "1", "-o", str(out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert (
+            re.match(rf"syncl: error: --init {start}: \S+ has shape .*, the network needs ", line) and not out.exists()
+        )
+    assert main(["ablate", str(wide), "--init", str(weights), "--list"]) == 0
 
 
 def test_scenes_drawn_for_other_images_are_not_used(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_key_frames_beside_the_sets_of_a_bag_have_boxes(config, tmp_path, capsys
     assert len(list((tmp_path / "pictures").iterdir())) == len(times)
 
 
-def test_a_key_frame_of_a_root_without_an_image_stays_empty(config, tmp_path):
+def test_a_key_frame_of_a_root_without_an_image_stays_empty(config, tmp_path, capsys):
     """Nothing is made up where the key frames are the sets: it would count as the tracker's own."""
     root = write_tiny_nuscenes(tmp_path / "root")
     samples = NuScenesScenes(root).samples(SCENES[0])
@@ -108,6 +108,7 @@ def test_a_key_frame_of_a_root_without_an_image_stays_empty(config, tmp_path):
     assert main(["track", str(root), "--scene", SCENES[0], "-c", str(config), "-o", str(tmp_path / "out")]) == 0
     found = read_submission(tmp_path / "out" / "tracks.json")
     assert [bool(found[sample.token].ids) for sample in samples] == [i != 2 for i in range(len(samples))]
+    assert f"note: {SCENES[0]}: 1 of {len(samples)} key frames have no set, so no boxes" in capsys.readouterr().err
 
 
 def test_a_split_is_tracked(root, bag, config, tmp_path, capsys):

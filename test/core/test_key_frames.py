@@ -76,8 +76,11 @@ def test_real_key_frames_get_the_objects_between_the_sets(known):
     samples = [(f"s{i}", t * MS) for i, t in enumerate(np.cumsum([0, *REAL_GAPS_MS]).tolist())]
     sets = [driven(t, known) for t in range(-5, samples[-1][1] // MS + 100, 500)]
     alone = [token for token, objects in match_to_samples(sets, samples).items() if not len(objects)]
-    results, filled = fill_samples(sets[::-1], samples, REACH_S)
-    assert list(results) == [token for token, _ in samples] and filled == len(alone) == 4
+    results, filled, without = found = fill_samples(sets[::-1], samples, REACH_S)
+    assert list(results) == [token for token, _ in samples] and filled == len(alone) == 4 and not without
+    assert list(found.notes("scene")) == [
+        f"scene: 4 of {len(samples)} key frames lie between processed sets; their boxes are interpolated"
+    ]
     for token, t_ns in samples:
         assert results[token].ids == ("a", "b") and (results[token].scores == 0.5).all()
         np.testing.assert_allclose(results[token].centers, driven(results[token].t_ns / MS).centers, atol=1e-9)
@@ -95,9 +98,11 @@ def test_the_nearest_set_says_which_objects_there_are():
 def test_nothing_is_known_far_from_every_set():
     sets = [driven(1000, known=True), driven(4000, known=True)]
     samples = [(str(t), t * MS) for t in (900, 1000, 1900, 2100, 2900, 3100, 4900, 5100)]
-    results, filled = fill_samples(sets, samples, REACH_S)
-    assert [t for t, objects in results.items() if len(objects)] == ["1000", "1900", "3100", "4900"] and filled == 3
-    assert not any(map(len, fill_samples([], samples, REACH_S)[0].values()))
+    results, filled, without = fill_samples(sets, samples, REACH_S)
+    assert [t for t, objects in results.items() if len(objects)] == ["1000", "1900", "3100", "4900"]
+    assert (filled, without) == (3, 4)
+    nothing = fill_samples([], samples, REACH_S)
+    assert not any(map(len, nothing.objects.values())) and nothing.without == len(samples)
     np.testing.assert_allclose(results["4900"].centers, driven(4900).centers, atol=1e-9)
     twice = objects_at([*sets, driven(4000, known=True)], 4900 * MS, 10**9)
     np.testing.assert_allclose(twice.centers, driven(4900).centers, atol=1e-9)

@@ -90,7 +90,10 @@ def test_command_writes_pictures_and_video(root, bag, truth, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["picture.png", "video.mp4"]
     assert "3 pictures" in capsys.readouterr().out
     assert syncl_render(root, "--scene", SCENES[0], *options, "-o", tmp_path / "b") == 0
-    assert len(list((tmp_path / "b").iterdir())) == 3
+    assert len(list((tmp_path / "b").iterdir())) == 3 and not capsys.readouterr().err
+    write_track_bag(tmp_path / "tracks", list(truth.values())[:2], overwrite=True)
+    assert syncl_render(bag, *options, "-o", tmp_path / "b") == 0
+    assert "b: picture_0003.png of an earlier drawing left as they were" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

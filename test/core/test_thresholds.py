@@ -108,7 +108,7 @@ def test_tune_writes_the_configuration_that_it_says(root, tmp_path, capsys):
     command = ["tune", str(root), "-c", str(tmp_path / "tiny.yaml"), "--device", "cpu", "-o", str(output)]
     assert main([*command, "--thresholds", "0.3", "0.5", "0.3"]) == 0
     said, note = capsys.readouterr()
-    assert "untrained: the figures mean nothing" in note
+    assert "untrained, the figures mean nothing" in note
     assert [line.split()[0] for line in said.splitlines()[:-1]] == ["threshold", "0.3", "0.5"]
     starred = next(line for line in said.splitlines() if "*" in line)
     tuned, before = load_config(output), load_config(tmp_path / "tiny.yaml")

@@ -401,10 +401,11 @@ def test_weights_that_say_no_classes_start_a_network_of_others(framework, tmp_pa
     config = with_values(toy_config(), values)
     path, weights = tmp_path / "start.safetensors", build_tracker(config, seed=1)
     save_checkpoint(path, weights)
-    other = build_tracker(with_values(config, {"classes": ["bus"]}, {"num_tracking_classes": 1}), seed=2)
+    config = with_values(config, {"classes": ["bus"]}, {"num_tracking_classes": 1})
     with pytest.raises(InputError, match=rf"^{path}: classes: the checkpoint has "):
-        start_from(path, other)
-    loaded, _ = start_from(path, other, other.ENCODER)
+        start_from(path, build_tracker(config, seed=2))
+    other = build_tracker(with_values(config, {"train": {"start_with": "encoder"}}), seed=2)
+    loaded, _ = start_from(path, other)
     ours, theirs = other.state_dict(), weights.state_dict()
     assert loaded and all(torch.equal(ours[name], theirs[name]) for name in loaded)
     changed = [name for name in ours if ours[name].shape != theirs[name].shape]

@@ -226,6 +226,7 @@ def test_a_map_that_does_not_fit_the_disk_is_not_published(tmp_path, monkeypatch
     "change, culprit",
     [
         ({"scenes": -1}, "scenes"),
+        ({"scenes": 0}, "scenes"),
         ({"split": "mini"}, "mini"),
         ({"split": "val", "scenes": 21}, "scenes"),
         ({"split": "val", "seed": 3}, "seed"),

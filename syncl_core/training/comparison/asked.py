@@ -1,12 +1,16 @@
 """The comparison that the arguments of `syncl ablate` ask for."""
 
 import argparse
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
+from syncl_core.checkpoint import save_checkpoint, start_from
 from syncl_core.config import SynclConfig, load_config, with_values
 from syncl_core.errors import InputError
 from syncl_core.io.submission import check_submittable
 from syncl_core.settings import with_settings
+from syncl_core.tracking.build import build_tracker
 from syncl_core.training.comparison.study import Place, Study, Tuning, choose_rows, detector_run, file_digest
 
 
@@ -34,6 +38,8 @@ def asked_study(args: argparse.Namespace) -> Study:
         raise InputError("--tables 8: these rows are trained in one stage, from nothing; leave out --init")
     if any(one_stage) and not all(one_stage):
         raise InputError("--tables 8: these rows train for longer than others; compare them by themselves")
+    if args.init:
+        _check_start(args.init, study)
     return replace(study, start_digest=detector_run(study).digest) if is_detector else study
 
 
@@ -71,3 +77,16 @@ def _check_tracker(file: str, config: SynclConfig) -> None:
     if config.train.clip_length < 2:
         raise InputError(f"{file}: train.clip_length: a clip of one frame has no tracks to teach; give a tracker")
     check_submittable(config)  # all runs are evaluated
+
+
+def _check_start(init: str, study: Study) -> None:
+    """Raises InputError naming what of `init` does not fit: before scenes are drawn and a detector is trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = study.start
+        if study.detector is not None:
+            weights = Path(folder, "detector.safetensors")
+            save_checkpoint(weights, build_tracker(study.detector))
+        try:
+            start_from(weights, build_tracker(study.config))
+        except InputError as error:
+            raise InputError(f"--init {init}: {str(error).removeprefix(f'{weights}: ')}") from None

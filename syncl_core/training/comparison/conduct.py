@@ -132,7 +132,8 @@ def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
     root = folder / f"world-{place.split}{count}-{width}"
     if not root.exists():
         print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
-        config = WorldConfig(split=place.split, scenes=place.scenes, seconds=seconds, image_width=width, sweeps=False)
+        which = {"split": place.split, "scenes": place.scenes or None}
+        config = WorldConfig(**which, seconds=seconds, image_width=width, sweeps=False)
         write_world(root, config, lambda items, count: tqdm(items, total=count, unit="sweep", disable=None))
     return Place(data=str(root))
 

@@ -67,7 +67,9 @@ def comparison_errors(file: Path) -> Iterator[None]:
     """What reading a file that is no comparison raises, as an InputError that names it."""
     try:
         yield
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except OSError as error:
+        raise InputError(f"{file}: cannot read it: {error.strerror}") from None
+    except (ValueError, KeyError, IndexError, TypeError):
         raise InputError(f"{file}: expected the results.json of a comparison of two rows or more") from None
 
 
