@@ -107,7 +107,7 @@ class CameraStream:
 
         `image`, `settled`: as `nearest` told. `waited_ns`: the clock ran out after so long; None = it did not.
         """
-        if image is not None and (settled or waited_ns is None or self._is_of_that_sweep(image, expected_ns)):
+        if image is not None and (settled or self._is_of_that_sweep(image, expected_ns)):
             distance_ns = image.stamp_ns - expected_ns
             distance = f"{distance_ns / 1e6:+.1f} ms from its expected time, {max_spread_ns / 1e6:.1f} are allowed"
             advice = f"(sync.max_spread); if its clock is off, add {-distance_ns / 1e9:.3f} s to its stamp_offset"

@@ -275,6 +275,20 @@ def test_unsynchronised_camera_is_named_with_its_distance():
     assert said.startswith("F: its nearest image is +120.0 ms") and said.endswith("add -0.120 s to its stamp_offset")
 
 
+@pytest.mark.parametrize(("period_ms", "last"), [(1000 / 12, 3), (1000 / 12, 6), (500.0, 2)])
+@pytest.mark.parametrize("with_clock", [False, True])
+def test_a_camera_that_falls_silent_is_not_told_to_shift_its_stamps(period_ms, last, with_clock):
+    clock = Clock()
+    streams = recording(period_ms, 60, dropped={(5, sweep) for sweep in range(last + 1, 60)})
+    assembler = SetAssembler(SyncConfig(min_cameras=5, timeout=0.15), CAMERAS, clock)
+    for stamp, camera in log_order(streams):
+        clock.now_ns = stamp if with_clock else 0
+        assembler.add(camera, stamp, None)
+        assembler.poll()
+    assembler.finish()
+    assert assembler.problems.snapshot().keys() == {"late"}
+
+
 def test_phases_are_learned():
     _, assembler = assemble(SyncConfig(), log_order(recording(1000 / 12, 60)))
     assert list(assembler.phases_ns.values()) == pytest.approx([offset * MS for offset in OFFSETS_MS], abs=1)
