@@ -32,7 +32,7 @@ def clip_numbers(iteration: int, batch_size: int, rank: int, size: int) -> range
 
 def make_loader(dataset: ClipDataset, sampler: RunSampler, workers: int, device: torch.device) -> DataLoader[Clip]:
     """Batches in the sampler's order. Workers decode whole clips; on the way to a GPU memory is pinned."""
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,
@@ -50,6 +50,11 @@ def next_clip(clips: Iterator[Clip]) -> Clip:
         return next(clips)
     except InputError as error:
         raise InputError(str(error).rstrip().splitlines()[-1].split("InputError: ")[-1]) from None
+
+
+class _Loader(DataLoader):
+    def check_worker_number_rationality(self) -> None:
+        """No warning: more workers than CPUs only take turns, and their number is the user's to choose."""
 
 
 def _quiet_worker(_: int) -> None:

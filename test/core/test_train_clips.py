@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 import pickle
 import signal
 import time
@@ -121,6 +122,13 @@ def test_loading_moves_no_random_numbers():
     before = torch.get_rng_state()
     next(iter(make_loader(ClipDataset(ToySource(), toy_config()), RunSampler(1, 0, 2), 1, CPU)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_more_workers_than_cpus_are_nobodys_warning(recwarn):
+    loader = make_loader(
+        ClipDataset(ToySource(), toy_config()), RunSampler(1, 0, 2), len(os.sched_getaffinity(0)) + 1, CPU
+    )
+    assert len(list(loader)) == 2 and not recwarn.list
 
 
 def _serve_without_sigwaitinfo() -> None:
