@@ -29,6 +29,7 @@ from launch_ros.actions import Node
 
 from syncl_core.io.topics import is_static_transforms
 from syncl_ros.environment import missing_environment
+from syncl_ros.namespaces import full_namespace
 
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
@@ -87,14 +88,16 @@ def _player(context: LaunchContext) -> list:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    tracker = "/".join(["", *filter(None, value("namespace").split("/")), "tracker"])
+    pushed = LaunchConfiguration("ros_namespace", default="").perform(context)  # by a group around this file
+    tracker = "/".join(("", *full_namespace(pushed, value("namespace")), "tracker"))
     loop = ["--loop"] if value("loop").lower() == "true" else []
     pace = ["--rate", value("rate"), "--clock", CLOCK_HZ]
     if value("player") == "project":  # it waits for ~/ready by itself
         begin = ["--start-offset", value("start_offset"), "--wait-for", f"{tracker}/ready", "--hold", f"{tracker}/hold"]
         arguments = [value("bag"), *pace, *begin, *loop]
         environment = missing_environment()
-        player = {"package": "syncl_ros", "executable": "player", "name": "player"}
+        # A namespace would move /player/finished, for which the tracker listens wherever it is itself.
+        player = {"package": "syncl_ros", "executable": "player", "name": "player", "namespace": "/"}
         return [Node(**player, arguments=arguments, additional_env=environment, output="screen")]
     if float(value("start_offset")):
         raise RuntimeError("start_offset: rosbag2 would leave out /tf_static, which lies at the start; player:=project")

@@ -14,6 +14,7 @@ from launch_ros.actions import LifecycleNode, Node
 from syncl_core.classes import CAMERAS
 from syncl_core.io.topics import frame_of
 from syncl_ros.environment import missing_environment
+from syncl_ros.namespaces import full_namespace
 from syncl_ros.vehicle import load_vehicle
 
 CONFIG = os.path.join(get_package_share_directory("syncl_ros"), "config")
@@ -59,12 +60,15 @@ def nodes(context: LaunchContext) -> list[Action]:
     vehicle = load_vehicle(values["vehicle"]) if values["vehicle"] else None
     remaps = sorted(vehicle.remaps.items()) if vehicle else []
     fixed_frame = vehicle.parameters.get("fixed_frame", "odom") if vehicle else "odom"
-    return [tracker(values, remaps), *([rviz(values, remaps, fixed_frame)] if _true("rviz", values["rviz"]) else [])]
+    pushed = LaunchConfiguration("ros_namespace", default="").perform(context)  # by a group around this file
+    path = (*full_namespace(pushed, values["namespace"]), "tracker")
+    shown = [rviz(values, remaps, path, fixed_frame)] if _true("rviz", values["rviz"]) else []
+    return [tracker(values, remaps, path), *shown]
 
 
-def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleNode:
-    """The node, with the arguments that were given."""
-    logger = ".".join([*filter(None, values["namespace"].split("/")), "tracker"])  # without it: the middleware's, too
+def tracker(values: dict[str, str], remaps: list[tuple[str, str]], path: tuple[str, ...]) -> LifecycleNode:
+    """The node `path`, with the arguments that were given."""
+    logger = ".".join(path)  # without it: the middleware's, too
     given = {name: values[name] for name in (*NODE_ARGUMENTS, "use_sim_time") if values[name]}
     given |= {name: _true(name, given[name]) for name in ("autostart", "use_sim_time") if name in given}
     files = list(filter(None, values["params_file"].split(",")))  # what a later one names counts
@@ -84,14 +88,14 @@ def tracker(values: dict[str, str], remaps: list[tuple[str, str]]) -> LifecycleN
     )
 
 
-def rviz(values: dict[str, str], remaps: list[tuple[str, str]], fixed_frame: str) -> Action:
+def rviz(values: dict[str, str], remaps: list[tuple[str, str]], path: tuple[str, ...], fixed_frame: str) -> Action:
     """It shows /tracker/...: where the tracker has a namespace, what it publishes there. Not needed for tracking."""
     try:
         get_package_share_directory("rviz2")
     except PackageNotFoundError:
         return LogInfo(msg="rviz2 is not installed, so nothing is shown: apt install ros-$ROS_DISTRO-rviz2")
-    if namespace := values["namespace"].strip("/"):
-        remaps = [*remaps, *((f"/tracker/{topic}", f"/{namespace}/tracker/{topic}") for topic in RVIZ_TOPICS)]
+    if (node := "/".join(("", *path))) != "/tracker":
+        remaps = [*remaps, *((f"/tracker/{topic}", f"{node}/{topic}") for topic in RVIZ_TOPICS)]
     return Node(
         package="rviz2",
         executable="rviz2",

@@ -100,7 +100,8 @@ class Recorded:
 
 class Configuration(Recorded):
     def perform(self, context) -> str:
-        return context[self.args[0]]
+        (name,) = self.args
+        return context[name] if name in context or "default" not in self.kwargs else self.kwargs["default"]
 
 
 Exit = namedtuple("Exit", "returncode process_name")
@@ -173,6 +174,29 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     for namespace in ("/left/rig", "left/rig/"):
         (node,) = module.nodes(arguments_of(module, namespace=namespace, log_level="debug"))
         assert node.kwargs["ros_arguments"] == ["--log-level", "left.rig.tracker:=debug"]
+
+
+@pytest.mark.parametrize(
+    ("pushed", "given", "node"),
+    [
+        ("/robot", "", "/robot/tracker"),
+        ("/robot", "left/rig", "/robot/left/rig/tracker"),
+        ("/robot", "/left", "/left/tracker"),
+        ("/", "left", "/left/tracker"),
+    ],
+)
+def test_a_group_may_push_a_namespace(launch_file, pushed, given, node):
+    """launch_ros keeps it as the launch configuration ros_namespace, and moves nodes, not absolute names."""
+    pytest.importorskip("rclpy")
+    module, replay = launch_file("tracker"), launch_file("replay")
+    where = {"ros_namespace": pushed, "namespace": given}
+    tracker, rviz = module.nodes(arguments_of(module, rviz="true", **where))
+    assert tracker.kwargs["namespace"] == given  # launch_ros adds the other
+    assert tracker.kwargs["ros_arguments"] == ["--log-level", f"{node[1:].replace('/', '.')}:=info"]
+    assert dict(rviz.kwargs["remappings"])["/tracker/markers"] == f"{node}/markers"
+    (player,) = replay._player(arguments_of(replay, bag="/bags/a", **where))
+    assert f"--wait-for {node}/ready --hold {node}/hold" in " ".join(player.kwargs["arguments"])
+    assert player.kwargs["namespace"] == "/"
 
 
 def test_rviz_follows_the_vehicle_and_the_namespace(launch_file, tmp_path):
