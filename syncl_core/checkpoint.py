@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config
+from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config, with_values
 from syncl_core.convert import Converted, convert
 from syncl_core.errors import InputError, one_line
 from syncl_core.public_sources import BACKBONE
@@ -101,7 +101,8 @@ def start_from(path: str | Path, tracker: Tracker) -> tuple[set[str], list[str]]
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        content = _read(path, tracker.config)
+        # A public file has no second class head (Table 8); ours begins as the first.
+        content = _read(path, with_values(tracker.config, {"model": {"track_class_head": False}}), only)
         expected, aliases = tracker.state_dict(), shared_names(tracker)
         tensors = {name: value for name, value in content.tensors.items() if name in expected and name.startswith(only)}
         if not tensors:
@@ -208,13 +209,13 @@ def _write(
         raise InputError(f"{path}: cannot write the checkpoint: {one_line(error)}") from None
 
 
-def _read(path: Path, config: SynclConfig | None) -> _Content:
-    """What a file of ours holds, or a public one, which is converted for the network of `config`."""
+def _read(path: Path, config: SynclConfig | None, only: tuple[str, ...] = ("",)) -> _Content:
+    """What a file of ours holds, or of a public one `only` that, converted for the network of `config`."""
     tensors, metadata = (read_pickle(path), {}) if path.suffix in PICKLES else read_safetensors(path)
     if (kind := metadata.get("format", _NO_FORMAT)) == _NO_FORMAT:
         if config is None:
             raise InputError("holds no configuration; give the one it was trained with")
-        converted = convert(tensors, config)
+        converted = convert(tensors, config, only=only)
         return _Content(tensors=converted.tensors, config=config, lacking=converted.lacking)
     if kind != TRACKER_FORMAT:
         raise InputError(f"not a tracker of this program: format {kind!r}, expected {TRACKER_FORMAT!r}")

@@ -203,6 +203,9 @@ def check_config(config: SynclConfig) -> None:
         count, given = len(config.classes), config.num_tracking_classes
         raise InputError(f"num_tracking_classes: expected 1 to {count}, got {given}: classes has {count}")
     _check_proposals(config)
+    rows = config.model.num_queries + config.model.stream.propagated
+    if (config.model.framework, config.model.detector) == ("none", "stream_petr") and config.track.slots > rows:
+        raise InputError(f"track.slots: this detector says {rows} boxes a frame, got {config.track.slots}")
     if config.train.freeze_encoder and (config.model.framework, config.model.detector) != ("mutr3d", "detr3d"):
         given = f"{config.model.framework} with {config.model.detector}"
         raise InputError(f"train.freeze_encoder: only mutr3d with detr3d can, got {given}")

@@ -45,10 +45,11 @@ def convert_file(path: str | Path, config: SynclConfig, mmdet3d: str = "") -> Co
         raise InputError(f"{path}: {error}") from None
 
 
-def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Converted:
+def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "", only: tuple[str, ...] = ("",)) -> Converted:
     """Convert a public state dictionary. `mmdet3d`, "0.17" or "1.0", is its box convention; "" = as published.
 
-    Raises InputError naming the tensors that are left over, missing, of another shape, not finite, or unequal copies.
+    `only`: beginnings of our names for what is asked for; the rest is dropped and need not fit. Raises InputError
+    naming the tensors that are left over, missing, of another shape, not finite, or unequal copies.
     """
     tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     source = recognise(tensors)
@@ -56,9 +57,9 @@ def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Convert
     mmdet3d = mmdet3d or source.mmdet3d
     with torch.device("meta"):  # names and shapes without numbers
         network = make_tracker(config)
-    expected = network.state_dict()
+    expected = {name: value for name, value in network.state_dict().items() if name.startswith(only)}
 
-    renamed, dropped = _rename_all(tensors, source, expected)
+    renamed, dropped = _rename_all(tensors, source, expected, only)
     converted = {name: value.long() if name.endswith(_COUNTER) else value.float() for name, value in renamed.items()}
     check_tensors(converted, expected)
     aliases = shared_names(network)
@@ -66,7 +67,7 @@ def convert(tensors: Tensors, config: SynclConfig, mmdet3d: str = "") -> Convert
     if not source.classes:
         converted = _add_offsets(converted, expected)
     lacking = _find_lacking(converted, expected.keys() - aliases.keys(), source)
-    if source.classes:
+    if source.classes and _layers(converted, CLASS_LAYERS):
         _reorder(converted, CLASS_LAYERS, _class_order(source.classes, config.classes))
     if source.center_first:
         _reorder(converted, BOX_LAYERS, _BOX_ROWS_FROM_CENTER_FIRST)
@@ -85,12 +86,14 @@ def _check_ranges(tensors: Tensors, config: SynclConfig) -> None:
             raise InputError(f"model.{key}: the checkpoint has {theirs.flatten().tolist()}, the configuration {ours}")
 
 
-def _rename_all(tensors: Tensors, source: PublicSource, expected: Tensors) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors under our names, and the original names of those that a rule drops."""
+def _rename_all(
+    tensors: Tensors, source: PublicSource, expected: Tensors, only: tuple[str, ...]
+) -> tuple[Tensors, tuple[str, ...]]:
+    """The tensors under our names, and the original names of those that a rule drops or nobody asks for."""
     renamed, dropped, unknown = {}, [], []
     for original, value in tensors.items():
         name = rename(original, source)
-        if not name or (name.endswith(_COUNTER) and name not in expected):
+        if not name or not name.startswith(only) or (name.endswith(_COUNTER) and name not in expected):
             dropped.append(original)
         elif name not in expected:
             unknown.append(original)
@@ -158,8 +161,12 @@ _BOX_ROWS_FROM_1_0 = ([0, 1, 3, 2, 4, 5, 7, 6, 8, 9], [1, 1, 1, 1, 1, 1, -1, -1,
 _BOX_ROWS_FROM_CENTER_FIRST = [0, 1, 3, 4, 2, 5, 6, 7, 8, 9]
 
 
+def _layers(tensors: Tensors, layers: str) -> list[str]:
+    """The names of their weights and biases."""
+    return [name for name in tensors if re.fullmatch(rf"(?:{layers})\.(?:weight|bias)", name)]
+
+
 def _reorder(tensors: Tensors, layers: str, index: list[int], sign: list[int] | None = None) -> None:
-    for name, value in tensors.items():
-        if re.fullmatch(rf"(?:{layers})\.(?:weight|bias)", name):
-            value = value[index]
-            tensors[name] = value if sign is None else value * torch.tensor(sign).view(-1, *[1] * (value.ndim - 1))
+    for name in _layers(tensors, layers):
+        value = tensors[name][index]
+        tensors[name] = value if sign is None else value * torch.tensor(sign).view(-1, *[1] * (value.ndim - 1))

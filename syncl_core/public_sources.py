@@ -98,7 +98,7 @@ DD3D = PublicSource(
     licence="code: MIT; no licence stated for the weights",
     marker=r"backbone\.bottom_up\.",
     renames=((r"^backbone\.bottom_up\.", f"{BACKBONE}."),),
-    drops=(r"backbone\.(fpn_|top_block\.)", r"fcos[23]d_head\.", r"pixel_(mean|std)$"),
+    drops=(r"backbone\.(fpn_|top_block\.)", r"fcos[23]d_head\.", r"(attr_logits|speed)\.", r"pixel_(mean|std)$"),
     may_lack=_NOT_BACKBONE,
 )
 FCOS3D = PublicSource(

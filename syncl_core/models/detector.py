@@ -106,7 +106,8 @@ class Detector(ImageEncoder):
 
     def embed_reference(self, reference: torch.Tensor) -> torch.Tensor:
         """Position embedding [B, M, D] of points [B, M, 3], fractions of pc_range."""
-        return self.query_embedding(position.point_sine(reference, self.query_embedding[0].in_features // 3))
+        sines = position.point_sine(reference, self.query_embedding[0].in_features // 3)
+        return position.embed(self.query_embedding, sines)
 
     def decode(self, memory: Memory, queries: Queries, all_layers: bool = False, parallel: bool = False) -> HeadOutput:
         return self.pts_bbox_head(memory, queries, all_layers, parallel)

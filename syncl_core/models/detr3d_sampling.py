@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from syncl_core.model_config import ModelConfig
 from syncl_core.models.box_code import denormalize, inverse_sigmoid
+from syncl_core.models.position import embed
 from syncl_core.models.votes import Verdict, VoteCount
 from syncl_core.tensors import Frame
 
@@ -75,7 +76,7 @@ class FeatureSampling(nn.Module):
         shares = weights.permute(3, 0, 2, 1)[:, :, :, None]  # [L, B, N, 1, M]
         levels = zip(pyramid.levels, shares, strict=True)
         read = sum((sample(level, points) * share).sum(dim=1) for level, share in levels).transpose(1, 2)
-        where = self.position_encoder(inverse_sigmoid(reference))
+        where = embed(self.position_encoder, inverse_sigmoid(reference))
         verdict = None
         if self.vote_count is not None:
             read_votes = [sample(votes, points, "nearest") for votes in pyramid.votes]

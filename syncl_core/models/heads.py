@@ -108,8 +108,8 @@ class PETRHead(nn.Module):
         rays = position.ray_encoding(points, self.position_range).flatten(0, 1).permute(0, 3, 1, 2)
         num_features = self.adapt_pos3d[0].in_channels // 3
         sines = position.token_sine(cameras, *feature_size, num_features, rays.device).permute(0, 3, 1, 2)
-        where = self.position_encoder(rays).unflatten(0, (batch, cameras))
-        embedding = (where if gate is None else where * gate) + self.adapt_pos3d(sines)
+        where = position.embed(self.position_encoder, rays).unflatten(0, (batch, cameras))
+        embedding = (where if gate is None else where * gate) + position.embed(self.adapt_pos3d, sines)
         return embedding.flatten(3).transpose(2, 3).flatten(1, 2)
 
     def forward(

@@ -7,8 +7,18 @@ tokens hold all sines before all cosines.
 import math
 
 import torch
+from torch import nn
 
 from syncl_core.models.box_code import inverse_sigmoid, normalize
+
+
+def embed(network: nn.Module, *places: torch.Tensor) -> torch.Tensor:
+    """What a network makes of places: in float32, as autocast's bfloat16 would round them by decimetres."""
+    device = places[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return network(*places)
+    with torch.autocast(device, enabled=False):
+        return network(*(place.float() for place in places))
 
 
 def lid_depths(num_bins: int, start: float, end: float, device: torch.device | None = None) -> torch.Tensor:

@@ -82,7 +82,7 @@ class StreamPETRHead(nn.Module):
         two_points = torch.stack([points[..., -1, :], points[..., -SECOND_DEPTH, :]], dim=-2)
         fractions = normalize(two_points, self.position_range)
         return TokenPlaces(
-            position=self.position_encoder(encoded),
+            position=position.embed(self.position_encoder, encoded),
             ray=fractions.flatten(-2).flatten(1, 3),
             focal=position.focal_lengths(image_from_model).float(),
         )
@@ -162,13 +162,13 @@ class StreamPETRHead(nn.Module):
         """Content and position pass the motion-aware norms; the position also gets the time (sec. 3.3)."""
         code = position.octave_sine(motion, MOTION_OCTAVES)
         axis = self.query_embedding[0].in_features // 3
-        embedded = self.query_embedding(position.point_sine(reference, axis))
+        embedded = position.embed(self.query_embedding, position.point_sine(reference, axis))
         angle = 2 * torch.pi * seconds
-        time = self.time_embedding(position.sine_interleaved(angle, content.shape[-1]).float())
+        time = position.embed(self.time_embedding, position.sine_interleaved(angle, content.shape[-1]).float())
         return Queries(
             content=self.ego_pose_memory(content, code),
             reference=reference,
-            position=self.ego_pose_pe(embedded, code) + time,
+            position=position.embed(self.ego_pose_pe, embedded, code) + time,
             valid=torch.ones(reference.shape[:2], dtype=torch.bool, device=reference.device),
         )
 

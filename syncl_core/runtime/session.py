@@ -154,10 +154,11 @@ class TrackerSession:
         for message in rejected.values():
             self._problems.add("rejected_image", message)
         left = sum(view is not None for view in frame_set.views) - len(rejected)
-        if rejected and left < self.min_cameras:
+        if left < (self.min_cameras if rejected else 1):  # how many views there are is for who made the set
+            why = "; ".join(rejected.values()) or "it has no view"
             self._reject(
                 f"frame set at {frame_set.t_ns} ns: {left} usable images, sync.min_cameras asks for "
-                f"{self.min_cameras}: {'; '.join(rejected.values())}"
+                f"{self.min_cameras}: {why}"
             )
         return frame, rejected
 

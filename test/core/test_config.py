@@ -81,6 +81,10 @@ def test_round_trip_through_yaml():
         ("sync: {min_cameras: 7}", "sync.min_cameras: 7 of 6 cameras"),
         ("model: {embed_dim: 250}", "model.embed_dim: 250 is not divisible"),
         ("model: {pc_range: [1, 2]}", "model.pc_range.*expected six numbers"),
+        (
+            "model: {framework: none, detector: stream_petr, num_queries: 300}\ntrack: {slots: 900}",
+            "track.slots: this detector says 556 boxes a frame, got 900",
+        ),
         ("num_tracking_classes: 11", "num_tracking_classes: expected 1 to 10, got 11: classes has 10"),
         ("a: [", "not valid YAML"),
         ("track: {slots: 3}\ntrack: {slots: 4}", "not valid YAML: track stands there twice in .*, line 2, column 1"),

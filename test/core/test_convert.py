@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from tiny_mutr3d import mutr3d_config
 from tiny_tracker import shake, tiny_config, tiny_tracker
 
-from syncl_core.checkpoint import load_checkpoint, save_checkpoint
+from syncl_core.checkpoint import load_checkpoint, save_checkpoint, start_from
 from syncl_core.cli import main
 from syncl_core.config import config_to_dict, load_config, with_values
 from syncl_core.convert import convert
@@ -38,8 +38,11 @@ STAGE_TWO = ("STReasoner.", "query_feat_embedding.")
 
 @pytest.fixture
 def config_file(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config_to_dict(tiny_config())))
+    return _written(tmp_path / "tiny.yaml", tiny_config())
+
+
+def _written(path, config):
+    path.write_text(yaml.safe_dump(config_to_dict(config)))
     return path
 
 
@@ -178,9 +181,38 @@ def test_stage_one_starts_stage_two(tmp_path, config_file, capsys):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"track_class_head": True}},
+        {"train": {"start_with": "encoder"}, "model": {"num_queries": 7}},
+        {"train": {"start_with": "encoder"}, "classes": ["car"], "num_tracking_classes": 1},
+    ],
+)
+def test_a_public_file_starts_what_its_conversion_starts(tmp_path, changes):
+    """A head for tracks alone, other queries, other classes: what is not asked for need not fit."""
+    tracker = tiny_tracker(3)
+    content = {k: v for k, v in pftrack_file(tracker).items() if not k.startswith(STAGE_TWO)}
+    public, ours = tmp_path / "public.pth", tmp_path / "ours.safetensors"
+    torch.save(content, public)
+    detector = _written(tmp_path / "detector.yaml", detector_config())
+    assert main(["convert", str(public), "-c", str(detector), "-o", str(ours)]) == 0
+    config = with_values(tiny_config(), changes)
+    started = [build_tracker(config, seed=5) for _ in range(2)]
+    told = [start_from(path, one) for path, one in zip((public, ours), started, strict=True)]
+    assert told[0][0] == told[1][0] and len(told[0][0]) > 20
+    for name, value in started[0].state_dict().items():
+        assert torch.equal(value, started[1].state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
     "backbone, prefix, extra",
     [
         ("v2_99", "backbone.bottom_up.", {"backbone.fpn_lateral3.weight": (4, 4, 1, 1), "fcos3d_head.x": (1,)}),
+        (
+            "v2_99",
+            "backbone.bottom_up.",
+            {"attr_logits.bias": (9,), "speed.weight": (1, 4, 3, 3)},
+        ),  # its nuScenes variant
         ("v2_99", "img_backbone.", {}),
         ("resnet50", "", {"fc.weight": (1000, 2048), "fc.bias": (1000,)}),
         ("resnet101_caffe", "", {}),

@@ -113,6 +113,12 @@ def test_too_few_usable_images_reject_the_set_and_keep_the_memory():
     assert (report.session, report.reset_reason) == (first.session, "") and int(session._state.age.max()) == 2
 
 
+def test_a_set_without_a_view_says_nothing():
+    session = TrackerSession(fake_step, init_state, configured())
+    with pytest.raises(RejectedSetError, match="0 usable images, .*: it has no view"):
+        session.process(dataclasses.replace(frame_set(T0), views=(None,) * 6))
+
+
 def test_coasting_moves_objects_in_the_fixed_frame_and_leaves_the_state():
     session = TrackerSession(fake_step, init_state, configured(coast_max=2.0))
     assert session.coast(T0) is None

@@ -117,5 +117,5 @@ class StreamDetector(ImageEncoder, Tracker):
 
 def join_queries(first: Queries, second: Queries) -> Queries:
     """The rows of `first`, then those of `second`."""
-    names = (f.name for f in dataclasses.fields(Queries))
+    names = ("content", "reference", "position", "valid")
     return Queries(**{name: torch.cat([getattr(first, name), getattr(second, name)], dim=1) for name in names})
