@@ -34,7 +34,7 @@ def read_pickle(path: Path) -> Tensors:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(error)) from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"truncated or not a PyTorch file ({one_line(error)})") from None
     if isinstance(content, dict) and content.get("format") == SNAPSHOT_FORMAT:
         raise InputError("is a snapshot for --resume; its weights are in last.safetensors beside it")

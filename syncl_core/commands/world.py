@@ -30,7 +30,9 @@ def add_parser(subparsers) -> None:
         help="write the scenes of a fixed list; default: those from --seed on",
     )
     parser.add_argument("--scenes", type=int, metavar="N", help="number of scenes (default: 1, or all of val or test)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a scene (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="length of a scene, of a split up to 20 (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene (default: %(default)s)")
     parser.add_argument("--image-width", type=int, default=800, help="pixels, up to 1600 (default: %(default)s)")
     parser.add_argument("--no-sweeps", action="store_true", help="key frames only, two a second")

@@ -12,7 +12,7 @@ import numpy as np
 
 from syncl_core.classes import TRACKING_CLASSES
 from syncl_core.data.nuscenes import NuScenesScenes
-from syncl_core.evaluation.selection import select_scenes
+from syncl_core.evaluation.selection import check_classes, select_scenes
 from syncl_core.io.submission import filter_range, read_submission
 from syncl_core.types import ObjectSet
 
@@ -43,8 +43,9 @@ def measure_rings(
 ) -> tuple[Ring, ...]:
     """By ring, of the same scenes and classes as `evaluate_tracking`. A key frame that the submission lacks has no box.
 
-    Raises InputError for an unusable root, submission or selection.
+    Raises InputError as that does.
     """
+    check_classes(classes)
     submission = read_submission(submission_path)
     data = NuScenesScenes(root, version)
     scenes = select_scenes(data.root, data.version, split_or_scenes, submission)

@@ -1,14 +1,22 @@
-"""Any selection of scenes for nuscenes-devkit, which evaluates whole splits only."""
+"""Any selection of scenes for nuscenes-devkit, which evaluates whole splits only, and of classes."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from syncl_core.classes import TRACKING_CLASSES
 from syncl_core.data import tables
 from syncl_core.errors import InputError
 
 SPLIT = "selected"
 """The name of the split that `link_root` makes."""
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raises InputError unless nuScenes tracks them all, and there is one."""
+    if not classes or (unknown := [label for label in classes if label not in TRACKING_CLASSES]):
+        named = ", ".join(unknown) if classes else "none"
+        raise InputError(f"classes: expected some of {', '.join(TRACKING_CLASSES)}, got {named}")
 
 
 def select_scenes(

@@ -19,7 +19,7 @@ from pathlib import Path
 from syncl_core.classes import TRACKING_CLASSES
 from syncl_core.data import tables
 from syncl_core.errors import InputError
-from syncl_core.evaluation.selection import SPLIT, link_root, samples_of, select_scenes
+from syncl_core.evaluation.selection import SPLIT, check_classes, link_root, samples_of, select_scenes
 from syncl_core.io.files import make_folder, write_text
 from syncl_core.io.submission import read_submission
 from syncl_core.types import ObjectSet
@@ -67,9 +67,7 @@ def evaluate_tracking(
     Raises InputError for an unusable root, submission or selection, and for a class that nuScenes does not track; ids
     that occur twice in a frame are one case.
     """
-    if not classes or (unknown := [label for label in classes if label not in TRACKING_CLASSES]):
-        named = ", ".join(unknown) if classes else "none"
-        raise InputError(f"classes: expected some of {', '.join(TRACKING_CLASSES)}, got {named}")
+    check_classes(classes)
     if output_dir is not None:
         make_folder(output_dir)  # now, not after the evaluation
     version = tables.find_version(root, version)

@@ -42,7 +42,9 @@ def make_folder(path: str | Path) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise InputError where nothing could be written to `path`: before the work starts, not after."""
+    """Raise InputError where no file could be written to `path`: before the work starts, not after."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     probe = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.probe")
     make_folder(probe.parent)
     try:

@@ -6,14 +6,17 @@ Scenes are shared out to the processes; the leading one scores.
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes_clips import NuScenesClips
+from syncl_core.errors import RejectedSetError
 from syncl_core.evaluation.detection import evaluate_detection
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.files import write_text
@@ -74,11 +77,20 @@ class Evaluation:
             sessions = {name: _session(tracker, last_seen) for name, tracker in trackers.items()}
             for session in sessions.values():
                 stack.callback(session.close)
-            for i in range(self._clips.num_key_frames(scene)):
+            for i in range(count := self._clips.num_key_frames(scene)):
                 frame_set = self._clips.frame_set(scene, i)
-                for name, session in sessions.items():
-                    found[name].append(_split(session.process(frame_set).objects))
+                try:
+                    for name, session in sessions.items():
+                        found[name].append(_split(session.process(frame_set).objects))
+                except RejectedSetError as error:  # by the first of them: all see the same
+                    self._note(scene, f"a key frame counts as one without boxes: {error}")
+        if missing := len(self._clips.data.samples(scene)) - count:
+            where = "outside its longest run of frames with all images"
+            self._note(scene, f"{missing} key frames lie {where}, so they count as ones without boxes")
         return found
+
+    def _note(self, scene: str, text: str) -> None:
+        tqdm.write(f"note: {self._clips.data.root}: {scene}: {text}", file=sys.stderr)
 
     def _score(self, tracker: Tracker, tracks: dict, detections: dict, folder: Path) -> dict[str, float]:
         data, scenes = self._clips.data, self._clips.scene_names

@@ -81,7 +81,7 @@ def draw_birdseye(
         _draw_trails(pixels, ground, [*history, tracks], scale)
         labels += _draw_tracks(pixels, ground, tracks, scale)
     _draw_vehicle(pixels, ground)
-    labels += _draw_legend(pixels, tracks is not None, ground_truth is not None, scale)
+    labels += _draw_legend(pixels, _legend(tracks, ground_truth), scale)
     return canvas.write(pixels, labels)
 
 
@@ -183,9 +183,19 @@ def _draw_vehicle(pixels: np.ndarray, ground: Ground) -> None:
     canvas.fill(pixels, ground.pixels_of_base(windscreen), BACKGROUND)
 
 
-def _draw_legend(pixels: np.ndarray, has_tracks: bool, has_truth: bool, scale: float) -> list[canvas.Label]:
+def _legend(tracks: ObjectSet | None, ground_truth: ObjectSet | None) -> list[str]:
+    """What kinds of lines there are. Recorded tracks may have no velocities."""
+    moving = tracks is not None and (not len(tracks) or np.isfinite(tracks.velocities).any())
+    shown = {
+        "track, colour = identity": tracks is not None,
+        "velocity, 1 s": moving,
+        "ground truth": ground_truth is not None,
+    }
+    return [text for text, is_shown in shown.items() if is_shown]
+
+
+def _draw_legend(pixels: np.ndarray, entries: list[str], scale: float) -> list[canvas.Label]:
     """A sample of every kind of line, with a word each, in the lower left corner."""
-    entries = ["track, colour = identity", "velocity, 1 s"] * has_tracks + ["ground truth"] * has_truth
     labels = []
     height, width = pixels.shape[0], canvas.text_extent(max(entries, key=len, default=""), 11 * scale)[0]
     top, right = height - (8 + 16 * len(entries)) * scale, width + 48 * scale

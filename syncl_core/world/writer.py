@@ -91,6 +91,8 @@ def _check(folder: Path, config: WorldConfig) -> None:
     scene_seeds(config)
     if not 1 <= config.seconds <= 60:
         raise InputError(f"world: seconds must lie between 1 and 60, got {config.seconds:g}")
+    if config.split and config.seconds > generate.SCENE_SECONDS:
+        raise InputError(f"world: seconds: scenes of a split last {generate.SCENE_SECONDS:g} s, got {config.seconds:g}")
     if not 160 <= config.image_width <= 1600 or config.image_width % 16:
         raise InputError(f"world: image width must be a multiple of 16 from 160 to 1600, got {config.image_width}")
 

@@ -211,6 +211,16 @@ def test_a_start_of_another_network_is_refused_before_anything_is_drawn(tmp_path
     assert main(["ablate", str(wide), "--init", str(weights), "--list"]) == 0
 
 
+def test_a_run_with_damaged_settings_is_named(tmp_path):
+    place = Place(data="-")
+    study = Study(config=toy_config(), rows=choose_rows("4a/5"), seeds=(0,), training=place, evaluation=place)
+    task = conduct._task(tmp_path, next(planned(study)), place, place, study, "")
+    task.folder.mkdir(parents=True)
+    (task.folder / "settings.json").write_text("{")
+    with pytest.raises(InputError, match="settings.json: damaged; remove the folder of this run"):
+        task.check()
+
+
 def test_scenes_drawn_for_other_images_are_not_used(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(writer, "write_world", lambda root, config, bar: drawn.append((root.name, config.image_width)))

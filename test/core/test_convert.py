@@ -296,6 +296,12 @@ def test_truncated_file_is_refused(tmp_path, config_file, capsys, keep):
     assert "PyTorch file" in _refusal(tmp_path, config_file, None, capsys)
 
 
+@pytest.mark.parametrize("text", ["hi", "a", "(.", "<html>", "0", "version https://git-lfs.github.com/spec/v1"])
+def test_a_text_file_is_refused(tmp_path, config_file, capsys, text):
+    (tmp_path / "in.pth").write_text(text)
+    assert "PyTorch file" in _refusal(tmp_path, config_file, None, capsys)
+
+
 def test_code_in_a_pickle_is_named_and_not_run(tmp_path, config_file, capsys):
     content = {"state_dict": pftrack_file(tiny_tracker(3)), "meta": Trap(tmp_path / "sprung")}
     message = _refusal(tmp_path, config_file, content, capsys)

@@ -108,6 +108,8 @@ def test_counts_by_hand(tiny, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert format_rings(rings) in printed and "all " in printed
     assert "10-20 m             8     0.88        8     0.88        1.00        0.50" in printed
+    assert main(["eval", str(tiny.root), str(path), "--by-distance", "--class", "barrier"]) == 2
+    assert "classes: expected some of" in capsys.readouterr().err
     # Of one class alone nothing of the others is left: neither objects nor boxes.
     assert main(["eval", str(tiny.root), str(path), "--by-distance", "--class", "pedestrian"]) == 0
     printed = capsys.readouterr().out

@@ -66,6 +66,33 @@ def test_side_by_side_is_one_by_one_but_looks_once(root, tmp_path, kind):
         assert json.dumps(scores[value]) == json.dumps(expected)  # as text: NaN equals NaN
 
 
+def test_unusable_images_cost_their_key_frames_and_are_told(tmp_path, capsys):
+    """As in training, where their clips are left out: a run must not end over one torn file."""
+    root, tracker = write_tiny_nuscenes(tmp_path / "data", sweeps_between=0), tiny_mutr3d().eval()
+    rig = RigConfig(cameras=("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT"))
+    tracker.config = dataclasses.replace(tracker.config, rig=rig)
+    clips = NuScenesClips(root, tracker.config)
+    whole = Evaluation(clips, tmp_path / "whole", Workers())(tracker, 1)
+    assert not capsys.readouterr().err
+    samples = clips.data.samples(SCENES[0])
+    stamps = [
+        clips.data.frame_set(sample.token, ("CAM_FRONT",)).views[0].t_ns // 1000 for sample in (samples[1], samples[-1])
+    ]
+    torn, gone = (next(root.glob(f"samples/CAM_FRONT/*{stamp}*")) for stamp in stamps)
+    torn.write_bytes(torn.read_bytes()[:-100])  # its header is whole
+    gone.unlink()
+    clips = NuScenesClips(root, tracker.config)
+    Evaluation(clips, tmp_path / "torn", Workers())(tracker, 1)
+    outside = "lie outside its longest run of frames with all images"
+    notes = sorted(capsys.readouterr().err.splitlines())
+    assert notes[0] == f"note: {root}: {SCENES[0]}: 1 key frames {outside}, so they count as ones without boxes"
+    assert notes[1].startswith(f"note: {root}: {SCENES[0]}: a key frame counts as one without boxes: frame set at ")
+    assert len(notes) == 2 and whole["fn"] >= 0
+    tracks = json.loads((tmp_path / "torn" / "iteration-0000001" / "tracks.json").read_text())["results"]
+    boxes = [bool(tracks[sample.token]) for sample in samples]
+    assert boxes[0] and not boxes[1] and not boxes[-1]
+
+
 def test_other_thresholds_keep_their_ratio_and_weights_are_shared():
     tracker = tiny_mutr3d(filter_threshold=0.3, output_threshold=0.2, record_threshold=0.4)
     other = at_threshold(tracker, 0.1)

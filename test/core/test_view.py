@@ -159,13 +159,23 @@ def test_forward_is_up_and_left_is_left_from_above():
 def test_birdseye_box_is_where_its_centre_is():
     frame_set = make_set(pose=np.eye(4))
     plain = draw_birdseye(frame_set, make_objects(np.zeros((0, 3))))
-    drawn = draw_birdseye(frame_set, make_objects([[30.0, -20.0, 0.0]]))
+    drawn = draw_birdseye(frame_set, replace(make_objects([[30.0, -20.0, 0.0]]), velocities=np.zeros((1, 2))))
     changed = np.argwhere((drawn != plain).any(axis=-1))
     scale = 250 / 52
     left, right = 250 + 20 * scale - scale, 250 + 20 * scale + scale  # 2 m wide; the number stands to its right
     inside = changed[(changed[:, 1] > left) & (changed[:, 1] < right)]
     assert inside[:, 0].mean() == pytest.approx(250 - 30 * scale, abs=2)
     assert changed[:, 1].min() == pytest.approx(left, abs=3)
+
+
+def test_legend_has_what_is_drawn():
+    """Recorded tracks have no velocities."""
+    frame_set, moving = make_set(pose=np.eye(4)), make_objects([[30.0, -20.0, 0.0]])
+    resting = replace(moving, velocities=np.full((1, 2), np.nan))
+    moving = replace(moving, velocities=np.zeros((1, 2)))  # below the speed that is drawn
+    legends = [draw_birdseye(frame_set, objects)[450:, :150] for objects in (moving, resting)]
+    assert (legends[0] != legends[1]).any()
+    assert (draw_birdseye(frame_set, moving)[:400] == draw_birdseye(frame_set, resting)[:400]).all()
 
 
 def test_trail_follows_one_identity_and_skips_sets_without_it():

@@ -232,6 +232,7 @@ def test_a_map_that_does_not_fit_the_disk_is_not_published(tmp_path, monkeypatch
         ({"split": "val", "seed": 3}, "seed"),
         ({"seed": splits.VAL - 1, "scenes": 2}, "seed"),
         ({"seconds": 0.2}, "seconds"),
+        ({"split": "val", "seconds": 20.5}, "seconds: scenes of a split last 20 s"),
         ({"image_width": 150}, "image width"),
         ({"seed": -1}, "seed"),
     ],

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from syncl_core.data.nuscenes_clips import NuScenesClips
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, list_names
 from syncl_core.io.files import write_text
 from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import CostTask
@@ -47,7 +47,9 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
     """
     with locked(folder):
         training, evaluation = _draw(folder, study)
-        tuning = _drawn_tuning(folder, study, _scenes(study, evaluation))
+        evaluated = _scenes(study, evaluation)
+        _say_shared(study, training, evaluated)
+        tuning = _drawn_tuning(folder, study, evaluated)
         tasks = [
             replace(_task(folder, run, training, evaluation, study, version), tuning=tuning) for run in planned(study)
         ]
@@ -146,6 +148,12 @@ def _drawn_tuning(folder: Path, study: Study, evaluated: Sequence[str]) -> Tunin
     if both := set(_scenes(study, place)) & set(evaluated):
         raise InputError(f"--tune-data: {min(both)} is a scene to evaluate on, too; choose thresholds on others")
     return replace(study.tuning, place=place)
+
+
+def _say_shared(study: Study, training: Place, evaluated: Sequence[str]) -> None:
+    """A note where scenes to train on are evaluated on, which says nothing of others."""
+    if training.data != WORLD and (both := set(_scenes(study, training)) & set(evaluated)):
+        print(f"note: --eval-split: {list_names(both, 1)} to train on, too", file=sys.stderr)
 
 
 def _scenes(study: Study, place: Place) -> tuple[str, ...]:

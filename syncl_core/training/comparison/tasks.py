@@ -42,8 +42,11 @@ class RunTask:
         """Raise InputError if the folder holds another run."""
         path = self.folder / SETTINGS
         if path.is_file():
-            difference = first_difference(json.loads(path.read_text(encoding="utf-8")), self.planned.settings)
-            if difference:
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise InputError(f"{path}: damaged; remove the folder of this run, or choose another -o") from None
+            if difference := first_difference(stored, self.planned.settings):
                 raise InputError(f"{self.folder}: holds another run, {difference}; choose another -o")
         elif (self.folder / SNAPSHOT).exists():
             raise InputError(f"{self.folder}: holds a run that is not of syncl ablate; choose another -o")
