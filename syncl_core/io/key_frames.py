@@ -30,8 +30,7 @@ class KeyFrames(NamedTuple):
         if self.filled:
             yield f"{scene}: {self.filled} {of} lie between processed sets; their boxes are interpolated"
         if self.without:
-            reason = "too few of their images are there (sync.min_cameras) or can be used"
-            yield f"{scene}: {self.without} {of} have no set, so no boxes: {reason}"
+            yield f"{scene}: {self.without} {of} have no set, so no boxes; are images missing (sync.min_cameras)?"
 
 
 def match_to_samples(object_sets: Iterable[ObjectSet], samples: Iterable[tuple[str, int]]) -> dict[str, ObjectSet]:
