@@ -48,7 +48,6 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
     with locked(folder):
         training, evaluation = _draw(folder, study)
         evaluated = _scenes(study, evaluation)
-        _say_shared(study, training, evaluated)
         tuning = _drawn_tuning(folder, study, evaluated)
         tasks = [
             replace(_task(folder, run, training, evaluation, study, version), tuning=tuning) for run in planned(study)
@@ -56,6 +55,7 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
         first = [_detector_task(folder, study, training, evaluation, version)] if study.detector else []
         for task in (*first, *tasks):
             task.check()
+        _say_shared(study, training, evaluated)
         save_study(folder, study)
         with _progress([*first, *tasks], training) as look:
             if broken := conduct([task for task in first if not task.finished], 1, _devices(device, 1), look):
