@@ -15,7 +15,7 @@ from syncl_core.models.box_code import inverse_sigmoid, normalize
 def embed(network: nn.Module, *places: torch.Tensor) -> torch.Tensor:
     """What a network makes of places: in float32, as autocast's bfloat16 would round them by decimetres."""
     device = places[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return network(*places)
     with torch.autocast(device, enabled=False):
         return network(*(place.float() for place in places))

@@ -55,12 +55,17 @@ class Evaluation:
         What they see in a frame is worked out once. `look` is called after every scene.
         """
         found = {name: ({}, {}) for name in trackers}
+        outside = 0
         for scene in self._clips.scene_names[self._workers.rank :: self._workers.size]:
             samples = self._clips.data.samples(scene)
+            outside += len(samples) - self._clips.num_key_frames(scene)
             for name, of_scene in self._run_scene(trackers, scene).items():
                 for i in (0, 1):
                     found[name][i].update(match_to_samples([both[i] for both in of_scene], samples))
             look()
+        if outside:
+            where = "outside their scene's longest run of frames with all images"
+            self._note(f"key frames {where}, which count as ones without boxes: {outside}")
         parts = gather(found)
         if not self._workers.leads:
             return {name: {} for name in trackers}
@@ -77,20 +82,17 @@ class Evaluation:
             sessions = {name: _session(tracker, last_seen) for name, tracker in trackers.items()}
             for session in sessions.values():
                 stack.callback(session.close)
-            for i in range(count := self._clips.num_key_frames(scene)):
+            for i in range(self._clips.num_key_frames(scene)):
                 frame_set = self._clips.frame_set(scene, i)
                 try:
                     for name, session in sessions.items():
                         found[name].append(_split(session.process(frame_set).objects))
                 except RejectedSetError as error:  # by the first of them: all see the same
-                    self._note(scene, f"a key frame counts as one without boxes: {error}")
-        if missing := len(self._clips.data.samples(scene)) - count:
-            where = "outside its longest run of frames with all images"
-            self._note(scene, f"{missing} key frames lie {where}, so they count as ones without boxes")
+                    self._note(f"{scene}: a key frame counts as one without boxes: {error}")
         return found
 
-    def _note(self, scene: str, text: str) -> None:
-        tqdm.write(f"note: {self._clips.data.root}: {scene}: {text}", file=sys.stderr)
+    def _note(self, text: str) -> None:
+        tqdm.write(f"note: {self._clips.data.root}: {text}", file=sys.stderr)
 
     def _score(self, tracker: Tracker, tracks: dict, detections: dict, folder: Path) -> dict[str, float]:
         data, scenes = self._clips.data, self._clips.scene_names

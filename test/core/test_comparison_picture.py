@@ -106,6 +106,10 @@ def test_what_is_no_comparison_is_named(tmp_path, capsys, text):
     assert capsys.readouterr().err == (
         f"syncl: error: {tmp_path / 'a.json'}: expected the results.json of a comparison of two rows or more\n"
     )
+    assert main(["ablate", "--overview", str(tmp_path / "b.json"), "-o", str(out)]) == 2
+    assert (
+        capsys.readouterr().err == f"syncl: error: {tmp_path / 'b.json'}: cannot read it: No such file or directory\n"
+    )
     assert not out.exists()
     assert main(["ablate", "--overview", str(tmp_path / "a.json")]) == 2
     assert "needs the picture to write" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tiny_petrv2 import tiny_petrv2
 from tiny_stream import tiny_stream
 from tiny_tracker import tiny_tracker
 
+from syncl_core.checkpoint import save_checkpoint
 from syncl_core.cli import main
 from syncl_core.config import RigConfig, SynclConfig, load_config
 from syncl_core.errors import InputError
@@ -72,7 +73,7 @@ def test_unusable_images_cost_their_key_frames_and_are_told(tmp_path, capsys):
     rig = RigConfig(cameras=("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT"))
     tracker.config = dataclasses.replace(tracker.config, rig=rig)
     clips = NuScenesClips(root, tracker.config)
-    whole = Evaluation(clips, tmp_path / "whole", Workers())(tracker, 1)
+    Evaluation(clips, tmp_path / "whole", Workers())(tracker, 1)
     assert not capsys.readouterr().err
     samples = clips.data.samples(SCENES[0])
     stamps = [
@@ -83,14 +84,13 @@ def test_unusable_images_cost_their_key_frames_and_are_told(tmp_path, capsys):
     gone.unlink()
     clips = NuScenesClips(root, tracker.config)
     Evaluation(clips, tmp_path / "torn", Workers())(tracker, 1)
-    outside = "lie outside its longest run of frames with all images"
-    notes = sorted(capsys.readouterr().err.splitlines())
-    assert notes[0] == f"note: {root}: {SCENES[0]}: 1 key frames {outside}, so they count as ones without boxes"
-    assert notes[1].startswith(f"note: {root}: {SCENES[0]}: a key frame counts as one without boxes: frame set at ")
-    assert len(notes) == 2 and whole["fn"] >= 0
-    tracks = json.loads((tmp_path / "torn" / "iteration-0000001" / "tracks.json").read_text())["results"]
-    boxes = [bool(tracks[sample.token]) for sample in samples]
-    assert boxes[0] and not boxes[1] and not boxes[-1]
+    torn_note, outside_note = capsys.readouterr().err.splitlines()
+    assert torn_note.startswith(f"note: {root}: {SCENES[0]}: a key frame counts as one without boxes: frame set at ")
+    where = "outside their scene's longest run of frames with all images"
+    assert outside_note == f"note: {root}: key frames {where}, which count as ones without boxes: 1"
+    for name, without in (("whole", set()), ("torn", {1, len(samples) - 1})):
+        tracks = json.loads((tmp_path / name / "iteration-0000001" / "tracks.json").read_text())["results"]
+        assert [bool(tracks[sample.token]) for sample in samples] == [i not in without for i in range(len(samples))]
 
 
 def test_other_thresholds_keep_their_ratio_and_weights_are_shared():
@@ -147,6 +147,16 @@ def test_tune_writes_the_configuration_that_it_says(root, tmp_path, capsys):
     assert main([*command[:-1], str(nowhere)]) == 2
     said, error = capsys.readouterr()
     assert not said and str(nowhere.parent) in error  # before the work, not after it
+    (folder := tmp_path / "folder").mkdir()
+    assert main([*command[:-1], str(folder), "--overwrite"]) == 2
+    said, error = capsys.readouterr()
+    assert not said and error == f"syncl: error: {folder}: is a folder; give the name of a file\n"
+    weights = tmp_path / "tiny.safetensors"
+    save_checkpoint(weights, build_tracker(before))
+    again = ["tune", str(root), "--checkpoint", str(weights), "--device", "cpu", "-o", str(tmp_path / "again.yaml")]
+    assert main([*again, "--thresholds", "0.3"]) == 0
+    said, note = capsys.readouterr()
+    assert said.splitlines()[-1].endswith(f"-c {again[-1]} --checkpoint {weights}") and "untrained" not in note
     assert main([*command, "--overwrite", "--thresholds", "2"]) == 2
     assert "track.score_threshold: expected a threshold above 0, at most 1, got 2" in capsys.readouterr().err
     assert load_config(output) == tuned

@@ -134,8 +134,9 @@ def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
     root = folder / f"world-{place.split}{count}-{width}"
     if not root.exists():
         print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
-        which = {"split": place.split, "scenes": place.scenes or None}
-        config = WorldConfig(**which, seconds=seconds, image_width=width, sweeps=False)
+        config = WorldConfig(
+            split=place.split, scenes=place.scenes or None, seconds=seconds, image_width=width, sweeps=False
+        )
         write_world(root, config, lambda items, count: tqdm(items, total=count, unit="sweep", disable=None))
     return Place(data=str(root))
 
