@@ -13,7 +13,10 @@ from syncl_core.models.box_code import inverse_sigmoid, normalize
 
 
 def embed(network: nn.Module, *places: torch.Tensor) -> torch.Tensor:
-    """What a network makes of places: in float32, as autocast's bfloat16 would round them by decimetres."""
+    """What a network makes of places or their sines, [..., C] or as maps [B, C, h, w]: an embedding with D channels.
+
+    In float32 also under autocast, whose bfloat16 would round places by decimetres.
+    """
     device = places[0].device.type
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return network(*places)

@@ -208,11 +208,8 @@ def test_a_public_file_starts_what_its_conversion_starts(tmp_path, changes):
     "backbone, prefix, extra",
     [
         ("v2_99", "backbone.bottom_up.", {"backbone.fpn_lateral3.weight": (4, 4, 1, 1), "fcos3d_head.x": (1,)}),
-        (
-            "v2_99",
-            "backbone.bottom_up.",
-            {"attr_logits.bias": (9,), "speed.weight": (1, 4, 3, 3)},
-        ),  # its nuScenes variant
+        # DD3D for nuScenes:
+        ("v2_99", "backbone.bottom_up.", {"attr_logits.bias": (9,), "speed.weight": (1, 4, 3, 3)}),
         ("v2_99", "img_backbone.", {}),
         ("resnet50", "", {"fc.weight": (1000, 2048), "fc.bias": (1000,)}),
         ("resnet101_caffe", "", {}),

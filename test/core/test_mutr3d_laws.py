@@ -157,10 +157,14 @@ def test_output_is_confident_inside_and_limited():
 
 @torch.inference_mode()
 def test_half_precision_keeps_places_and_the_state_exact():
-    tracker, frame = tiny_mutr3d(SEED), make_frame(0)
+    tracker, frame, embedded = tiny_mutr3d(SEED), make_frame(0), []
+    for name, module in tracker.named_modules():
+        if name.endswith(".position_encoder"):
+            module.register_forward_hook(lambda module, places, where: embedded.append(where.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         queries = tracker.object_queries(tracker.encode(frame))
         state, tracks = tracker.step(tracker.init_state(), frame)
+    assert embedded and set(embedded) == {torch.float32}
     exact = tracker.object_queries(tracker.encode(frame))
     torch.testing.assert_close(queries.reference, exact.reference, atol=1e-6, rtol=0)
     for f in dataclasses.fields(state):
