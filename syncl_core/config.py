@@ -118,12 +118,15 @@ def config_from_dict(cls: type, values: object, prefix: str = ""):
     """Build dataclass `cls` from a mapping that may leave keys out. Raises InputError naming the dotted key."""
     if not isinstance(values, dict):
         raise InputError(f"{prefix.rstrip('.') or 'the file'}: expected keys and values, got {values!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     known = {f.name for f in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
             raise InputError(f"{prefix}{key}: unknown key; known here: {', '.join(sorted(known))}")
     return cls(**{key: _convert(value, hints[key], prefix + key) for key, value in values.items()})
+
+
+_hints_of = functools.cache(typing.get_type_hints)
 
 
 def with_values(config: SynclConfig, *files: dict) -> SynclConfig:

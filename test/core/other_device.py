@@ -4,6 +4,8 @@ As CUDA does, it refuses operations on tensors of both places (but for scalars a
 device wait for each other. Built on what PyTorch has for backends in Python; a version without that skips the tests.
 """
 
+from collections.abc import Iterable, Iterator
+
 import pytest
 import torch
 from torch import library
@@ -44,6 +46,22 @@ class _Remote(torch.Tensor):
         return _active[0].__torch_dispatch__(function, types, args, kwargs)  # outside of it there is no device
 
 
+def _tensors(values: Iterable) -> Iterator[torch.Tensor]:
+    """Those among an operation's arguments, also in lists; `_pytree` would take most of the time of a test."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _held(value):
+    """What stands for an argument on the host."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_held, value))
+    return value.held if isinstance(value, _Remote) else value
+
+
 class Elsewhere(TorchDispatchMode):
     """The device works while this is entered. Inference mode stands for no_grad there.
 
@@ -67,8 +85,8 @@ class Elsewhere(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [x for x in _pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        remote = [x for x in tensors if isinstance(x, _Remote)]
+        tensors = list(_tensors((*args, *kwargs.values())))
+        remote = any(isinstance(x, _Remote) for x in tensors)
         place = torch.device(kwargs.get("device") or (ELSEWHERE if remote else "cpu"))
         if function is _ATEN._to_copy.default:
             self.note_copy(args[0], place.type == "cpu", kwargs.get("non_blocking", False))
@@ -77,8 +95,8 @@ class Elsewhere(TorchDispatchMode):
         elif remote:
             self._note_work(function, args, tensors)
         on_host = {"device": torch.device("cpu")} if "device" in kwargs else {}
-        held_args, held_kwargs = _pytree.tree_map_only(_Remote, lambda x: x.held, (args, kwargs | on_host))
-        result = function(*held_args, **held_kwargs)
+        held = {name: _held(value) for name, value in (kwargs | on_host).items()}
+        result = function(*_held(args), **held)
         if place.type == "cpu":
             return result
         result = _pytree.tree_map_only(torch.Tensor, _Remote, result)

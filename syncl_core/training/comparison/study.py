@@ -165,6 +165,7 @@ def load_study(folder: Path) -> Study:
         raise InputError(f"{path}: not a study of this program ({one_line(error)})") from None
 
 
+@functools.cache  # every run asks for those of the rows before its own
 def _config_of(study: Study, row: str, seed: int) -> SynclConfig:
     return with_values(ablated(study.config, row), {"train": {"seed": seed, "evaluate_every": 0}})
 
