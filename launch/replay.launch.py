@@ -33,14 +33,17 @@ from syncl_ros.namespaces import full_namespace
 
 SHARE = get_package_share_directory("syncl_ros")
 TRACKER = os.path.join(SHARE, "launch", "tracker.launch.py")
+BOOLEANS = ["true", "false", "True", "False"]
 CLOCK_HZ = "100"
 START_DELAY = "3.0"  # seconds for rosbag2's publishers to find the node; on a busy machine 1 was too short
-LOSSLESS = {"history": "keep_all", "reliability": "reliable", "durability": "volatile"}
+LOSSLESS = {"history": "keep_all", "reliability": "reliable"}
 HEARD = (  # types of what the node listens to; of transforms those that move
     *("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"),
     *("nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"),
 )
-READ_AHEAD = "2000"  # messages: the disk must never hold up the clock
+READ_AHEAD = 2000  # messages: the disk must never hold up the clock
+READ_AHEAD_BYTES = 500e6  # nor may raw images fill the memory
+UNREADABLE = (OSError, ValueError, yaml.YAMLError, KeyError, TypeError)  # metadata of a bag, in whatever way
 ONCE_LATCHED = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
 # `pub` waits for one listener, which may be another one than the node: the message stays for it.
 TELL_FINISHED = ["ros2", "topic", "pub", *ONCE_LATCHED, "--keep-alive", "3", "/player/finished", "std_msgs/msg/Bool"]
@@ -64,7 +67,9 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("bag", description="rosbag2 folder or .mcap file"),
             DeclareLaunchArgument("rate", default_value="1.0", description="speed of the replay"),
-            DeclareLaunchArgument("loop", default_value="false", description="start again at the end"),
+            DeclareLaunchArgument(
+                "loop", default_value="false", choices=BOOLEANS, description="start again at the end"
+            ),
             DeclareLaunchArgument("start_offset", default_value="0.0", description="seconds to skip (player:=project)"),
             DeclareLaunchArgument(
                 "player", default_value="project", choices=["project", "rosbag2"], description="who plays the bag"
@@ -107,7 +112,7 @@ def _player(context: LaunchContext) -> list:
     ready = ExecuteProcess(cmd=hear, additional_env=environment, output="log")
     play = ExecuteProcess(
         cmd=[
-            *("ros2", "bag", "play", value("bag"), *pace, *loop, "--read-ahead-queue-size", READ_AHEAD),
+            *("ros2", "bag", "play", value("bag"), *pace, *loop, "--read-ahead-queue-size", _read_ahead(value("bag"))),
             *("--delay", START_DELAY, "--disable-keyboard-controls", *_lossless(value("bag"))),
         ],
         additional_env=environment,
@@ -136,11 +141,34 @@ def _end(event: ProcessExited, context: LaunchContext) -> list[Action]:
 def _lossless(bag: str) -> list[str]:
     """Options for `ros2 bag play`; none for a file without the metadata that tells its topics."""
     try:
-        metadata = yaml.safe_load((Path(bag) / "metadata.yaml").read_text(encoding="utf-8"))
-        topics = [t["topic_metadata"] for t in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]]
-        heard = [t["name"] for t in topics if t["type"] in HEARD and not is_static_transforms(t["name"])]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        topics = [one["topic_metadata"] for one in _metadata(bag)["topics_with_message_count"]]
+        heard = [topic for topic in topics if topic["type"] in HEARD and not is_static_transforms(topic["name"])]
+        offers = {topic["name"]: LOSSLESS | {"durability": _durability(topic)} for topic in heard}
+    except UNREADABLE:
         return []
     path = launch_config.get_log_file_path("qos.yaml")
-    Path(path).write_text(yaml.safe_dump({name: dict(LOSSLESS) for name in heard}), encoding="utf-8")
+    Path(path).write_text(yaml.safe_dump(offers), encoding="utf-8")
     return ["--qos-profile-overrides-path", path]
+
+
+def _durability(topic: dict) -> str:
+    """A calibration that was published once is still there for who hears of it late; images would fill the memory."""
+    offered = topic.get("offered_qos_profiles") or ()  # text up to version 8 of the metadata
+    profiles = yaml.safe_load(offered) if isinstance(offered, str) else offered
+    kept = [str(profile["durability"]) in ("1", "transient_local") for profile in profiles or ()]
+    latched = topic["type"] == "sensor_msgs/msg/CameraInfo" and kept and all(kept)
+    return "transient_local" if latched else "volatile"
+
+
+def _read_ahead(bag: str) -> str:
+    """Messages that `ros2 bag play` reads ahead."""
+    try:
+        count = _metadata(bag)["message_count"]
+        size = sum(file.stat().st_size for file in Path(bag).iterdir())
+        return str(min(READ_AHEAD, max(100, int(READ_AHEAD_BYTES * count / size))))
+    except (*UNREADABLE, ZeroDivisionError):
+        return str(READ_AHEAD)
+
+
+def _metadata(bag: str) -> dict:
+    return yaml.safe_load((Path(bag) / "metadata.yaml").read_text(encoding="utf-8"))["rosbag2_bagfile_information"]

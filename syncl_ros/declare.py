@@ -32,6 +32,7 @@ from syncl_ros.spec import Spec, ros_name, specs_of
 from syncl_ros.vehicle import load_vehicle
 
 _DECLARED_BY_RCLPY = ("use_sim_time", "start_type_description_service")
+_OF_OTHERS = "diagnostic_updater."  # a launch file may give it to all of its nodes
 _LIKE = 0.75  # of a name: so much like one of ours must be a typing mistake
 
 
@@ -114,7 +115,8 @@ class Parameters:
         for name in self._node._parameter_overrides:
             if name in _DECLARED_BY_RCLPY or any(pattern.fullmatch(name) for pattern in patterns):
                 continue
-            if name.split(".")[0] in groups or difflib.get_close_matches(name, known, n=1, cutoff=_LIKE):
+            typo = difflib.get_close_matches(name, known, n=1, cutoff=_LIKE) and not name.startswith(_OF_OTHERS)
+            if name.split(".")[0] in groups or typo:
                 raise InputError(f"parameter {name}: unknown; {_hint(name, known)}")
             foreign.append(name)
         if foreign:

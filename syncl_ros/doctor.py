@@ -27,7 +27,7 @@ from syncl_ros import conversions, encodings, process
 from syncl_ros.calibration import load_calibration
 from syncl_ros.declare import Parameters
 from syncl_ros.qos import explain_missing_pose, explain_silence, image_qos, is_latched, odometry_qos, transform_qos
-from syncl_ros.sources import ASK_EVERY, camera_input, check_odometry, image_frame
+from syncl_ros.sources import ASK_EVERY, camera_inputs, check_odometry, image_frame
 from syncl_ros.vehicle import load_vehicle
 from syncl_ros.vehicle_report import NOTHING_CAME, CameraHeard, Finding, Heard, examine
 
@@ -45,7 +45,7 @@ class Ears(Node):
         config = tracker_config(given.config, given.checkpoint)
         self.config, self.camera_params = parameters.configure(config)
         self.heard = Heard({camera: CameraHeard() for camera in self.config.rig.cameras})
-        self._plans = {c: camera_input(c, self.params, self.camera_params) for c in self.heard.cameras}
+        self._plans = camera_inputs(self.config.rig.cameras, self.params, self.camera_params)
         self._mounts: dict[str, str] = {}  # frames of the cameras that the calibration file mounts
         if self.params.calibration_source == "file":
             self._read_calibration()

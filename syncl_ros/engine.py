@@ -1,9 +1,10 @@
 """Frame sets -> tracks -> topics, in the inference thread: the model, its memory, and what became of every set."""
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,8 @@ from syncl_core.tracking.base import Tracker
 from syncl_core.types import FrameSet, ObjectSet, StepReport
 from syncl_ros.outputs import Outputs
 from syncl_ros.params import Live, NodeParams
+
+LONGEST_WAIT_SECONDS = 10.0  # for the step at hand; a device that takes longer hangs
 
 Place = Callable[[ObjectSet], ObjectSet]  # into the output frame; raises TransformLookupError
 
@@ -77,7 +80,7 @@ class Engine:
         self.tracker = tracker
         self._node = node
         self._outputs = outputs
-        self._coasting = params.coasting
+        self._coasting, self._device = params.coasting, params.device
         self._scores = np.zeros(0)  # of the last set's objects
         self._session = TrackerSession(tracker.step, tracker.init_state, config, params.device)
         self._problems = ProblemLog()
@@ -118,8 +121,11 @@ class Engine:
             self._outputs.publish_pictures(job.frame_set, objects)
 
     def reset(self, reason: str) -> str:
-        """Forget all tracks. Returns the new session ("" = there was nothing to forget)."""
-        with self._lock:
+        """Forget all tracks. Returns the new session ("" = there was nothing to forget).
+
+        Raises DeviceError if the network does not return.
+        """
+        with self._between_steps(LONGEST_WAIT_SECONDS):
             session = self._session.reset(reason)
             if session:
                 self._outputs.clear_markers(self.record.last_t_ns or 0)
@@ -136,8 +142,18 @@ class Engine:
         self._session.restore(memory)
 
     def close(self) -> None:
-        with self._lock:
+        """Raises DeviceError if the network does not return, which then keeps its memory."""
+        with self._between_steps(1.0):  # the thread that steps has been waited for before
             self._session.close()
+
+    @contextlib.contextmanager
+    def _between_steps(self, patience_s: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=patience_s):
+            raise DeviceError(f"device {self._device} hangs: the network does not return")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _announce(self, report: StepReport) -> None:
         for message in report.rejected.values():

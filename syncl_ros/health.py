@@ -51,8 +51,9 @@ def camera_status(
             values[f"{camera}.image_age_ms"] = round(age_ms)
         values[f"{camera}.rate_hz"] = round(rates_hz.get(camera, 0.0), 1)
         if state == "rejected":
-            reasons = filter(None, (seen.refused if _refuses(seen, limits) else "", record.rejected.get(camera)))
-            values[f"{camera}.rejected"] = "; ".join(reasons)
+            calibration = "" if seen.calibrated else seen.refused_calibration
+            reasons = (seen.refused if _refuses(seen, limits) else "", calibration, record.rejected.get(camera))
+            values[f"{camera}.rejected"] = "; ".join(dict.fromkeys(filter(None, reasons)))
             said.append(f"{camera} rejected: {values[f'{camera}.rejected']}")
         elif state != "active":
             said.append(f"{camera} {state}: {why_silent(camera)}")
@@ -69,9 +70,15 @@ def camera_status(
 
 def at_rest(record: Record) -> list[Status]:
     """Of cameras, processing and ego motion when a recording is over: nobody needs to start a publisher."""
-    names = ("camera_status", "processing_time_status", "ego_motion")
+    message, values = "the recording is over", {"processed_sets": record.processed}
+    processing = Status(name="processing_time_status", level=OK, message=message, values=values)
+    return [*inputs_at_rest(record, message), processing]
+
+
+def inputs_at_rest(record: Record, why: str) -> list[Status]:
+    """Of cameras and ego motion while nothing is expected to come."""
     values = {"processed_sets": record.processed}
-    return [Status(name=name, level=OK, message="the recording is over", values=values) for name in names]
+    return [Status(name=name, level=OK, message=why, values=values) for name in ("camera_status", "ego_motion")]
 
 
 def camera_state(camera: str, seen: CameraInput, age_ms: float | None, record: Record, limits: LiveParams) -> str:
@@ -83,7 +90,7 @@ def camera_state(camera: str, seen: CameraInput, age_ms: float | None, record: R
     if age_ms > limits.max_image_age_ms:
         return "stale"
     if not seen.calibrated:
-        return "waiting_camera_info"
+        return "rejected" if seen.refused_calibration else "waiting_camera_info"
     return "rejected" if camera in record.rejected else "active"
 
 
@@ -92,10 +99,13 @@ def _refuses(seen: CameraInput, limits: LiveParams) -> bool:
     return seen.refused_s is not None and 1e3 * (time.monotonic() - seen.refused_s) < limits.max_image_age_ms
 
 
-def processing_status(record: Record, waiting: int, dropped: int, idle_s: float, limits: LiveParams) -> Status:
+def processing_status(
+    record: Record, waiting: int, dropped: int, idle_s: float, busy_s: float, limits: LiveParams
+) -> Status:
     """WARN while sets take too long or are predicted, ERROR when that lasts or nothing is processed at all.
 
-    `idle_s`: seconds for which no set was processed although the node was active and enabled.
+    `idle_s`: seconds for which no set was processed although the node was active and enabled. `busy_s`: those that the
+    set at hand has taken so far.
     """
     total_ms = record.milliseconds.get("processing_time/total_ms")
     since_s = record.delayed_since_s  # read once: another thread sets it
@@ -110,6 +120,8 @@ def processing_status(record: Record, waiting: int, dropped: int, idle_s: float,
         level, message = max(level, WARN), "coasting: no usable set, tracks are predicted"
     if 1e3 * idle_s > limits.max_delay_ms:
         level, message = ERROR, f"no set was processed for {idle_s:.1f} s: see camera_status, ego_motion and input"
+    if 1e3 * busy_s > limits.max_delay_ms:
+        level, message = ERROR, f"the network has been at one set for {busy_s:.1f} s: does the device hang?"
     values = {
         "is_processing_time_ms_in_expected_range": record.delayed_since_s is None,
         "consecutive_delay_ms": round(delay_ms),
@@ -134,9 +146,12 @@ def ego_motion_status(
     problems: Mapping[str, Problem],
     fresh: frozenset[str],
     limits: LiveParams,
-    why_none: Callable[[], str],
+    why_none: Callable[[bool], str],
 ) -> Status:
-    """Where the vehicle's pose comes from, and whether it does. `path`: see Intake.vehicle_path."""
+    """Where the vehicle's pose comes from, and whether it does. `path`: see Intake.vehicle_path.
+
+    `why_none(came)` says why it does not; `came` = it did once.
+    """
     age_ms = None if pose_s is None else max(0.0, 1e3 * (time.monotonic() - pose_s))
     missing, jumps = problems.get("missing_transform"), problems.get("ego_jump")
     values = {"source": source, "jumps": jumps.count if jumps else 0}
@@ -144,9 +159,9 @@ def ego_motion_status(
     if path is not None and not any(path.values()):
         level, message = WARN, "the vehicle's pose never changes: nothing moves between fixed_frame and base_frame"
     elif age_ms is None:
-        level, message = ERROR, f"no pose yet from {source}: {why_none()}"
+        level, message = ERROR, f"no pose yet from {source}: {why_none(False)}"
     elif age_ms > limits.max_image_age_ms:
-        level, message = ERROR, f"no pose from {source} for {age_ms / 1e3:.1f} s: {why_none()}"
+        level, message = ERROR, f"no pose from {source} for {age_ms / 1e3:.1f} s: {why_none(True)}"
     elif "missing_transform" in fresh:
         level, message = WARN, missing.message
     elif "ego_jump" in fresh:

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import traceback
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from rclpy.executors import SingleThreadedExecutor
@@ -31,6 +32,7 @@ from syncl_ros.health import Status
 from syncl_ros.outputs import Outputs
 from syncl_ros.pipeline import Pipeline
 
+Result = TypeVar("Result")
 LoadTracker = Callable[[str, str, int, str], Tracker]  # (config, checkpoint, seed, device)
 
 
@@ -138,19 +140,23 @@ class TrackerNode(LifecycleNode):
         given = self._params
         if given.threads:
             torch.set_num_threads(given.threads)
-        tracker = self._load(given.config, given.checkpoint, given.seed, given.device)
+        tracker = self._tried(lambda: self._load(given.config, given.checkpoint, given.seed, given.device))
         config, self._camera_params = self._settings.configure(tracker.config)
         weights = chosen_weights(given.config, given.checkpoint)
         if weights is None:
             self.get_logger().warning("no checkpoint: the weights are untrained, the boxes mean nothing")
         elif not given.checkpoint:
             self.get_logger().warning("no checkpoint: the project's own weights know the synthetic world alone")
-        engine = Engine(self, tracker, config, given, self._outputs)
+        engine = self._tried(lambda: Engine(self, tracker, config, given, self._outputs))
         if self._sessions is not None:
             engine.continue_sessions(self._sessions)
         self._outputs.configure(config)
         self._checkpoint = file_name_and_hash(weights)
         self._engine = engine
+
+    def _tried(self, work: Callable[[], Result]) -> Result:
+        """The device may be full of what others do: its memory is released, and the work tried once more."""
+        return device_errors.twice(work, torch.device(self._params.device), self.get_logger().warning)
 
     def _activate(self) -> None:
         gc.collect()  # what an earlier pipeline left behind must not be frozen below
@@ -181,11 +187,15 @@ class TrackerNode(LifecycleNode):
     def _cleanup(self) -> None:
         if self._engine is None:
             return
-        self._sessions = self._engine.memory_of_sessions()
-        self._engine.close()
-        self._engine = None
+        engine, self._engine = self._engine, None
+        self._sessions = engine.memory_of_sessions()
         gc.unfreeze()
-        device_errors.release()
+        try:
+            engine.close()
+        except DeviceError as error:
+            self.get_logger().error(f"{error}; going on without it")
+        else:
+            device_errors.release()
 
     def _stop_inference(self, error: Exception) -> None:
         """Become inactive and stay alive: the vehicle's supervisor sees why, and may activate again."""

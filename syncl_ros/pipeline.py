@@ -103,9 +103,15 @@ class Pipeline:
         if self._over:  # nothing is expected to come
             return health.at_rest(record)
         rates_hz = self._rates.measure({c: seen.images for c, seen in cameras.items()}, time.monotonic())
+        worker = self._worker
+        processing = health.processing_status(
+            record, worker.waiting, worker.dropped, self._idle_s(), worker.busy_s, limits
+        )
+        if self._crowded:  # the player was asked to wait
+            return [*health.inputs_at_rest(record, "the replay waits for the network"), processing]
         return [
             health.camera_status(cameras, record, rates_hz, limits, self._sources.why_silent),
-            health.processing_status(record, self._worker.waiting, self._worker.dropped, self._idle_s(), limits),
+            processing,
             health.ego_motion_status(
                 self._params.ego_source,
                 self._intake.vehicle_path(),
@@ -113,7 +119,7 @@ class Pipeline:
                 problems,
                 fresh,
                 limits,
-                lambda: explain_missing_pose(self._node, self._params),
+                lambda came: explain_missing_pose(self._node, self._params, came),
             ),
         ]
 

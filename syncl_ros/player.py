@@ -108,7 +108,7 @@ class Player(Node):
 
         Of what lies before `start_offset_s`, latched messages alone are published, at once.
         """
-        count, start_ns, next_clock_ns, begin_s = 0, None, 0, time.monotonic()
+        count, start_ns, next_clock_ns, begin_s = 0, None, 0, 0.0
 
         def wait_until(t_ns: int) -> bool:
             return stop.wait(max(0.0, begin_s + (t_ns - start_ns) * 1e-9 / rate - time.monotonic()))
@@ -116,7 +116,11 @@ class Player(Node):
         for topic, _, t_ns, data in self._reader.messages(self._bag_publishers):
             if start_ns is None:
                 start_ns = next_clock_ns = t_ns + round(1e9 * start_offset_s)
+                begin_s = time.monotonic()
             if t_ns < start_ns and topic not in self._reader.latched:
+                if stop.is_set():
+                    break
+                begin_s = time.monotonic()  # what is skipped takes no time of the recording
                 continue
             begin_s += self._pause(stop)
             while clock_hz and next_clock_ns <= t_ns:

@@ -75,13 +75,20 @@ def explain_silence(node: Node, params: NodeParams, camera: str, kind: type, top
     )
 
 
-def why_no_pose(topic: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], wanted: str) -> str:
-    """Why a vehicle's pose is not known, and the parameter to change. `wanted` reads "fixed frame -> base frame"."""
+def why_no_pose(
+    topic: str, asked: QoSProfile, publishers: Sequence[TopicEndpointInfo], wanted: str, came: bool = False
+) -> str:
+    """Why a vehicle's pose is not known, and the parameter to change. `wanted` reads "fixed frame -> base frame".
+
+    `came`: it did until now, so the parameters fit.
+    """
     if not publishers:
         return f"nobody publishes {topic}: start the localisation or change ego_motion.source"
     reasons = {mismatch(asked, publisher.qos_profile) for publisher in publishers}
     if "" not in reasons:
         return f"{topic} has an incompatible QoS ({'; '.join(sorted(reasons))}): change the publisher"
+    if came:
+        return f"{topic} does not tell {wanted} any more: does the localisation still run?"
     return f"{topic} does not tell {wanted}: check ego_motion.source, fixed_frame and base_frame"
 
 
@@ -114,10 +121,10 @@ def odometry_qos(params: NodeParams) -> QoSProfile:
     return conversions.lossless() if params.queue == "all" else conversions.sensor_data(conversions.DEEP)
 
 
-def explain_missing_pose(node: Node, params: NodeParams) -> str:
-    """Why the vehicle's pose does not come, and what to change. Asks the ROS graph."""
+def explain_missing_pose(node: Node, params: NodeParams, came: bool = False) -> str:
+    """Why the vehicle's pose does not come (`came`: any more), and what to change. Asks the ROS graph."""
     odometry = params.ego_source == "odometry"
     topic, qos = (params.odometry_topic, odometry_qos(params)) if odometry else ("/tf", transform_qos(params))
     topic = node.resolve_topic_name(topic)  # as remapped
     publishers = node.get_publishers_info_by_topic(topic)
-    return why_no_pose(topic, qos, publishers, f"{params.fixed_frame} -> {params.base_frame}")
+    return why_no_pose(topic, qos, publishers, f"{params.fixed_frame} -> {params.base_frame}", came)

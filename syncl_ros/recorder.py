@@ -1,7 +1,8 @@
-"""`python -m syncl_ros.recorder -o BAG`: topics into a rosbag, byte for byte, without rosbag2."""
+"""`python -m syncl_ros.recorder -o BAG`: topics into a rosbag, byte for byte, without rosbag2. Ends before the disk is full."""
 
 import argparse
 import math
+import shutil
 import struct
 import threading
 import time
@@ -22,7 +23,9 @@ EXAMPLES = """examples:
   python -m syncl_ros.recorder -o out/everything --all
 """
 DISCOVERY_SECONDS = 0.1  # how often the graph is searched for topics to record
+SPARE_BYTES = 64 * 2**20  # that stay free on the disk: a recording that ends before it is full loses nothing
 DRAIN_SECONDS = 0.3  # without messages, after which nothing is on the way any more
+_FULL = f"the disk is full, less than {SPARE_BYTES >> 20} MB are left"
 
 
 class Recorder(Node):
@@ -82,8 +85,10 @@ class Recorder(Node):
             self.stir()
             self._writer.write_serialized(topic, type_name, data, self._log_time_ns(topic, data, offset))
 
-        self.counts[topic] = 0
-        self.create_subscription(kind, topic, callback, self._offered_qos(topic), raw=True)
+        self.counts[topic], qos = 0, self._offered_qos(topic)
+        if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+            self._writer.latched.add(topic)
+        self.create_subscription(kind, topic, callback, qos, raw=True)
 
     def _message_class(self, topic: str, type_name: str) -> type:
         if type_name not in self._writer.types.store.fielddefs:
@@ -163,6 +168,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _record(args: argparse.Namespace, stop: threading.Event) -> None:
+    full = False
     with BagWriter(args.output, overwrite=args.overwrite) as writer:
         node = Recorder(writer, args.topics, args.header_time)
         executor = SingleThreadedExecutor()
@@ -171,13 +177,19 @@ def _record(args: argparse.Namespace, stop: threading.Event) -> None:
         patience_s = args.until_idle or math.inf
         while not stop.is_set() and node.quiet_s() < (DRAIN_SECONDS if over.is_set() else patience_s):
             executor.spin_once(timeout_sec=0.1)
+            if full := shutil.disk_usage(writer.path.parent).free < SPARE_BYTES:
+                break
         node.destroy_node()
+        if full and (args.whole or not any(node.counts.values())):
+            raise InputError(f"{args.output}: {_FULL}, nothing is recorded")
         if stop.is_set() and (args.whole or not any(node.counts.values())):
             raise KeyboardInterrupt  # the bag vanishes
         if not sum(node.counts.values()):
             raise InputError(f"{args.output}: nothing was received on {', '.join(args.topics) or 'any topic'}")
     total = ", ".join(f"{count} on {topic}" for topic, count in node.counts.items())
     print(f"{args.output}: recorded {total}")
+    if full:
+        raise InputError(f"{args.output}: {_FULL}; what came until then is recorded")
 
 
 def _subscribe_until(node: Recorder, topic: str | None) -> threading.Event:

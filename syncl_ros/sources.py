@@ -3,7 +3,7 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nav_msgs.msg import Odometry
@@ -46,6 +46,7 @@ class CameraInput:
     latched: bool = False  # its calibration is listened to as to a latched one, too
     refused_s: float | None = None  # when the latest unusable message came
     refused: str = ""  # and why
+    refused_calibration: str = ""  # why the latest calibration cannot be used; it may have been published only once
 
 
 @dataclass(slots=True)
@@ -79,9 +80,9 @@ class Sources:
             self.intake.remember_transforms(REPLAY_SECONDS)
         if params.calibration_source == "file":
             self._add_calibration()
-        for camera in self.config.rig.cameras:
+        self.cameras.update(camera_inputs(self.config.rig.cameras, params, self.camera_params))
+        for camera in self.cameras:
             self._subscribe_camera(camera)
-        self._check_topics()
         self._listen(TFMessage, "/tf", transform_qos(params), self._store_transforms, "/tf", False, drain=True)
         self._listen(TFMessage, "/tf_static", conversions.latched(100), self._store_transforms, "/tf_static", True)
         if params.ego_source == "odometry":
@@ -101,21 +102,12 @@ class Sources:
         return explain_silence(self.node, self.params, camera, kind, topic, name)
 
     def _subscribe_camera(self, camera: str) -> None:
-        seen = self.cameras[camera] = camera_input(camera, self.params, self.camera_params)
+        seen = self.cameras[camera]
         seen.calibrated = self.params.calibration_source == "file"
         qos = image_qos(self.params)
         self._listen(seen.image_kind, seen.image_topic, qos, self._store_image, camera)
         if not seen.calibrated:
             self._listen(CameraInfo, seen.info_topic, qos, self._store_camera_model, camera)
-
-    def _check_topics(self) -> None:
-        owners: dict[str, str] = {}
-        for camera, seen in self.cameras.items():
-            if (other := owners.setdefault(seen.image_topic, camera)) != camera:
-                raise InputError(
-                    f"parameter cameras.{frame_of(camera)}.image_topic: {other} and {camera} would both be "
-                    f"{seen.image_topic}; every camera needs its own"
-                )
 
     def _listen(self, kind: type, topic: str, qos: QoSProfile, store: Callable, *args, drain: bool = False) -> None:
         """`drain`: take all that waits at once. The executor takes one message of every topic per round; poses come
@@ -164,6 +156,8 @@ class Sources:
         for seen in self.cameras.values():
             if topic in (seen.image_topic, seen.info_topic):
                 seen.refused, seen.refused_s = reason, time.monotonic()
+            if topic == seen.info_topic:
+                seen.refused_calibration = reason
 
     def _store_image(self, message: Image | CompressedImage, camera: str) -> None:
         seen = self.cameras[camera]
@@ -200,7 +194,8 @@ class Sources:
         topic = self.node.resolve_topic_name(self.cameras[camera].image_topic)  # as remapped
         rectified = messages.images_rectified(self.config.rig.rectify, topic)
         self.intake.add_camera_model(camera, messages.camera_model_from(message, rectified))
-        self.cameras[camera].calibrated = True
+        seen = self.cameras[camera]
+        seen.calibrated, seen.refused_calibration = True, ""
 
     def _store_transforms(self, message: TFMessage, topic: str, static: bool) -> bool:
         """Whether they matter: somebody else's may go on when a recording is over."""
@@ -232,6 +227,25 @@ def image_frame(camera: str, own: CameraParams, header_frame_id: str, mounted: b
     """The frame of a camera's images: its parameter's, else that of the mount in the calibration file (`mounted`), else
     what the header says."""
     return (own.frame_id or ("" if mounted else header_frame_id)).lstrip("/") or frame_of(camera)
+
+
+def camera_inputs(
+    cameras: Sequence[str], params: NodeParams, camera_params: Mapping[str, CameraParams]
+) -> dict[str, CameraInput]:
+    """`camera_input` of every camera. Raises InputError where two would share a topic."""
+    inputs = {camera: camera_input(camera, params, camera_params) for camera in cameras}
+    owners: dict[str, str] = {}
+    for camera, planned in inputs.items():
+        topics = {"image_topic": planned.image_topic}
+        if params.calibration_source != "file":
+            topics["camera_info_topic"] = planned.info_topic
+        for name, topic in topics.items():
+            if (other := owners.setdefault(topic, camera)) != camera:
+                raise InputError(
+                    f"parameter cameras.{frame_of(camera)}.{name}: {other} and {camera} would both be {topic}; "
+                    "every camera needs its own"
+                )
+    return inputs
 
 
 def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, CameraParams]) -> CameraInput:

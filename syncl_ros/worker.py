@@ -1,12 +1,14 @@
 """The one thread that infers: takes jobs from the executor's thread, in order, and never holds too much of them."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 MAX_WAITING = 256  # jobs: a replay that runs away from the network is held up here instead of filling the memory
 MAX_BYTES = 512 * 2**20  # of their images, likewise; a larger set gets in alone
+STOP_SECONDS = 5.0  # for the job at hand when the node ends: less than `ros2 launch` waits until it kills
 CROWDED = 1 / 8  # of these limits: more, and a replay should wait; a player that does is never held up
 
 
@@ -40,6 +42,7 @@ class Worker:
         self._jobs: deque[_Waiting] = deque()
         self._begun: Job | None = None  # the one that an idle thread was given and has not taken up yet
         self._working = False
+        self._since_s: float | None = None  # steady time at which the job at hand began
         self._bytes = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._stopping = False
@@ -55,6 +58,12 @@ class Worker:
     def busy(self) -> bool:
         """Whether a job is being processed."""
         return self._working
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the job at hand has taken so far; 0 without one."""
+        since_s = self._since_s  # read once: the thread sets it
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     @property
     def crowded(self) -> bool:
@@ -87,13 +96,13 @@ class Worker:
             self._calls.append(call)
             self._condition.notify_all()
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the job at hand, forget the waiting ones."""
+    def stop(self) -> None:
+        """Finish the job at hand, forget the waiting ones. One that does not end in time is left to itself."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
         if self._thread.is_alive():
-            self._thread.join(timeout_s)
+            self._thread.join(STOP_SECONDS)
 
     def _has_room(self, job: Job) -> bool:
         return not self._jobs or (len(self._jobs) < MAX_WAITING and self._bytes + job.nbytes <= MAX_BYTES)
@@ -114,20 +123,20 @@ class Worker:
             while task := self._next_task():
                 task()
         except Exception as error:
-            self.error = error
+            self.error, self._since_s = error, None
             with self._condition:
                 self._condition.notify_all()
 
     def _next_task(self) -> Callable[[], None] | None:
         with self._condition:
-            self._working = False
+            self._working, self._since_s = False, None
             self._condition.wait_for(lambda: self._stopping or self._jobs or self._calls)
             if self._stopping:
                 return None
             self._working = True
             if self._jobs:
                 job = self._jobs.popleft().job
-                self._begun = None
+                self._begun, self._since_s = None, time.monotonic()
                 self._bytes -= job.nbytes
                 self._condition.notify_all()
                 return lambda: self._process(job)

@@ -22,8 +22,9 @@ class BagWriter:
     """A bag that exists complete or not at all.
 
     Used as a context manager. Messages go to a temporary folder beside `path`, which is renamed when the block ends
-    without an exception and removed otherwise. Topics in `latched` and every `tf_static` are recorded as transient
-    local with depth 1, so that a player gives late joiners their last message. An existing bag is only replaced with
+    without an exception and removed otherwise. Topics in `latched`, to which a topic may be added before its first
+    message, and every `tf_static` are recorded as transient local with depth 1, so that a player gives late joiners
+    their last message. An existing bag is only replaced with
     `overwrite`.
     """
 
@@ -36,7 +37,7 @@ class BagWriter:
     ):
         self.path = Path(path).absolute()
         self.types = bag_types()
-        self.latched = frozenset(latched)
+        self.latched = set(latched)
         self.overwrite = overwrite
         self._temporary: Path | None = None
         self._writer: Writer | None = None

@@ -35,6 +35,12 @@ def camera(**fields) -> CameraInput:
         ({"image_s": NOW_S - 0.1, "calibrated": True, "refused_s": NOW_S - 0.7, "refused": "bad"}, {}, "active"),
         ({"image_s": NOW_S - 0.1, "calibrated": True}, {"A": "corrupt"}, "rejected"),
         ({"image_s": NOW_S + 9.0, "calibrated": True}, {}, "active"),  # ages never get negative
+        # Published once, and unusable: that is the reason as long as no other one comes.
+        (
+            {"image_s": NOW_S - 0.1, "refused_calibration": "bad", "refused_s": NOW_S - 90, "refused": "x"},
+            {},
+            "rejected",
+        ),
     ],
 )
 def test_the_state_of_a_camera(seen, rejected, state):
@@ -67,15 +73,17 @@ def test_sets_that_take_too_long(delayed_since_s, coasting, level, said):
         milliseconds=stages,
         latency_ms=12.0,
     )
-    status = health.processing_status(record, waiting=1, dropped=2, idle_s=0.9, limits=LIMITS)
+    status = health.processing_status(record, waiting=1, dropped=2, idle_s=0.9, busy_s=0.9, limits=LIMITS)
     assert status.level == level and said in status.message
     values = status.values
     assert (values["waiting_sets"], values["dropped_sets"], values["total_ms"]) == (1, 2, 250.0)
     assert (values["time_since_last_publish_ms"], values["output_latency_ms"]) == (100, 12.0)
     assert values["is_processing_time_ms_in_expected_range"] is (delayed_since_s is None)
     assert values["processing_time_ms"] == 250.0
-    silent = health.processing_status(record, waiting=0, dropped=0, idle_s=1.1, limits=LIMITS)
+    silent = health.processing_status(record, waiting=0, dropped=0, idle_s=1.1, busy_s=0.0, limits=LIMITS)
     assert (silent.level, "no set was processed for 1.1 s" in silent.message) == (health.ERROR, True)
+    hangs = health.processing_status(record, waiting=1, dropped=9, idle_s=0.0, busy_s=30.0, limits=LIMITS)
+    assert (hangs.level, "at one set for 30.0 s" in hangs.message) == (health.ERROR, True)
 
 
 def test_a_camera_that_the_last_set_went_without_is_named():
@@ -90,7 +98,7 @@ def test_a_camera_that_the_last_set_went_without_is_named():
 
 def ego(pose_s, problems=None, fresh=frozenset(), path=None):
     path = {"base_link": True} if path is None else path
-    return health.ego_motion_status("tf", path, pose_s, problems or {}, fresh, LIMITS, lambda: "nobody publishes /tf")
+    return health.ego_motion_status("tf", path, pose_s, problems or {}, fresh, LIMITS, lambda came: f"why, {came}")
 
 
 def test_the_vehicles_motion():
@@ -99,8 +107,8 @@ def test_the_vehicles_motion():
         "ego_jump": Problem(count=2, message="the vehicle jumped 9 m"),
     }
     none = frozenset()
-    assert ego(None).level == health.ERROR and "nobody publishes /tf" in ego(None).message
-    assert "for 2.0 s" in ego(NOW_S - 2.0).message and "nobody publishes /tf" in ego(NOW_S - 2.0).message
+    assert ego(None).level == health.ERROR and "why, False" in ego(None).message
+    assert "for 2.0 s" in ego(NOW_S - 2.0).message and "why, True" in ego(NOW_S - 2.0).message
     fine = ego(NOW_S - 0.02, problems)
     assert (fine.level, fine.values["jumps"], fine.values["last_error"]) == (health.OK, 2, "CAM: unknown frame 'x'")
     for reason in problems:

@@ -228,8 +228,14 @@ def test_tracking_goes_on_where_rviz_is_not_installed(launch_file, monkeypatch):
     assert node.kwargs["executable"] == "tracker" and "rviz2 is not installed" in note.kwargs["msg"]
 
 
-def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path):
-    """The file that `ros2 bag play` reads: what the node hears, in the words that rosbag2 knows."""
+@pytest.mark.parametrize(
+    "latched", ["- durability: transient_local\n  depth: 1\n", "- durability: 1\n", [{"durability": "transient_local"}]]
+)
+def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path, latched):
+    """The file that `ros2 bag play` reads: what the node hears, in the words that rosbag2 knows.
+
+    A calibration stays latched, images would fill the memory; nor are too many of them read ahead.
+    """
     from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
     kinds = {"/cam/image": "sensor_msgs/msg/Image", "/cam/camera_info": "sensor_msgs/msg/CameraInfo"}
@@ -239,7 +245,9 @@ def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path
         "/rosout": "rcl_interfaces/msg/Log",
     }
     topics = [{"topic_metadata": {"name": name, "type": kind}} for name, kind in kinds.items()]
-    information = {"rosbag2_bagfile_information": {"topics_with_message_count": topics}}
+    topics[0]["topic_metadata"]["offered_qos_profiles"] = latched
+    topics[1]["topic_metadata"]["offered_qos_profiles"] = latched
+    information = {"rosbag2_bagfile_information": {"topics_with_message_count": topics, "message_count": 10}}
     (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(information))
     module = launch_file("replay")
     option, path = module._lossless(str(tmp_path))
@@ -250,7 +258,14 @@ def test_a_bag_is_offered_reliably_however_it_was_recorded(launch_file, tmp_path
     for words in overrides.values():
         profile = QoSProfile(**{name: policies[name].get_from_short_key(word) for name, word in words.items()})
         assert profile.reliability == QoSReliabilityPolicy.RELIABLE and profile.history == QoSHistoryPolicy.KEEP_ALL
+        assert profile.durability == QoSDurabilityPolicy.VOLATILE or words is overrides["/cam/camera_info"]
+    assert overrides["/cam/camera_info"]["durability"] == "transient_local"
+    assert module._read_ahead(str(tmp_path)) == "2000"  # small messages
+    with (tmp_path / "bag.mcap").open("wb") as bag:
+        bag.truncate(20_000_000)
+    assert 200 < int(module._read_ahead(str(tmp_path))) < 251
     (tmp_path / "metadata.yaml").write_text("nothing")
+    assert module._read_ahead(str(tmp_path)) == "2000"
     assert module._lossless(str(tmp_path)) == module._lossless(str(tmp_path / "bag.mcap")) == []
 
 

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import os
 import threading
+import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -20,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from syncl_core.errors import DeviceError, InputError
 from syncl_core.io import messages
-from syncl_ros import approximate
+from syncl_ros import approximate, engine, worker
 from syncl_ros.environment import prepare_environment
 from syncl_ros.node import TrackerNode
 from syncl_ros.still_tracker import NUM_TRACKS, StillTracker, load_still_tracker
@@ -139,6 +141,55 @@ def test_message_filters_in_front_of_the_intake(monkeypatch):
         (synchronizer,) = package.synchronizers
         forwarded = {messages.stamp_ns(image) for of_set in synchronizer.forwarded for image in of_set}
         assert times <= forwarded  # the intake forms sets again, of no other images
+
+
+def test_a_network_that_does_not_return_is_told_and_the_node_ends_without_it(monkeypatch):
+    tracker, load = fragile()
+    entered, release = threading.Event(), threading.Event()
+    step = tracker.step
+
+    def hang(*given):
+        entered.set()
+        release.wait(60)
+        return step(*given)
+
+    monkeypatch.setattr(engine, "LONGEST_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "STOP_SECONDS", 0.5)
+    try:
+        with running(load, "diagnostics.max_acceptable_consecutive_delay_ms:=300.0") as (node, watcher):
+            watcher.wait_for_tracks(1)
+            monkeypatch.setattr(node._engine._session, "_step", hang)
+            assert entered.wait(10)
+            watcher.wait(lambda: "at one set for" in watcher.statuses["processing_time_status"].message)
+            assert watcher.statuses["processing_time_status"].level == b"\2"
+            answer = watcher.call(Trigger, "reset", Trigger.Request())
+            assert not answer.success and "the network does not return" in answer.message
+            assert watcher.state() == "inactive"
+            began_s = time.monotonic()
+        assert time.monotonic() - began_s < 20  # the block has ended with node.close()
+    finally:
+        release.set()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_full_device_is_tried_once_more_and_is_one_line(failures, domain):
+    remaining = [torch.OutOfMemoryError("CUDA out of memory")] * failures
+    tracker, _ = fragile()
+
+    def load(*_):
+        if remaining:
+            raise remaining.pop()
+        return tracker
+
+    rclpy.init(args=["--ros-args", "-p", "autostart:=true"], domain_id=domain)
+    try:
+        node = TrackerNode(load=load)
+        with pytest.raises(DeviceError, match="failed twice.*out of memory") if failures == 2 else nullcontext():
+            node.start()
+        assert (node.failure is None) == (failures == 1) and not remaining
+        node.close()
+    finally:
+        rclpy.shutdown()
 
 
 class MovingTracker(StillTracker):

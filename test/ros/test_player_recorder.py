@@ -1,14 +1,22 @@
 """Player and recorder as real processes, without the node."""
 
+import shutil
 import signal
+import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from processes import RosProcess, environment
+from rclpy.node import Node
+from std_msgs.msg import Bool
 
+from syncl_core.errors import InputError
 from syncl_core.io import messages
 from syncl_core.io.bag_reader import BagReader
 from syncl_core.io.bag_types import bag_types
@@ -16,6 +24,7 @@ from syncl_core.io.bag_writer import BagWriter
 from syncl_core.io.markers import MarkerBuilder
 from syncl_core.types import ObjectSet
 from syncl_ros import conversions, recorder
+from syncl_ros.player import Player
 
 
 def content(path) -> list[tuple[int, str, str, bytes]]:
@@ -96,7 +105,7 @@ def test_a_vehicles_own_bag_is_played_as_it_was_offered_without_what_was_made_of
     assert [row[1] for row in content(copy)] == topics  # what is latched from before the start, and the later /tf
     assert "not played, as they are made anew: /clock, /player/finished, /tracker/tracks" in player.output()
     with BagReader(copy) as reader:
-        assert "/car/tf_static" in reader.latched
+        assert reader.latched == {"/car/tf_static", "/info"}
 
 
 def test_a_player_gives_up_waiting_and_stops_when_told(drive, tmp_path, domain):
@@ -156,3 +165,75 @@ def object_set(t_ns: int) -> ObjectSet:
         rotations=np.array([[1.0, 0.0, 0.0, 0.0]]),
         velocities=np.zeros((1, 2)),
     )
+
+
+class Slow:
+    """A bag of which a long part has to be skipped."""
+
+    topics, latched = {"/a": "std_msgs/msg/Bool"}, frozenset()
+
+    def __init__(self, skip, then):
+        self.skip, self.then = skip, then
+
+    def require(self, topic):
+        return self.topics[topic]
+
+    def messages(self, topics):
+        for number in range(self.skip):
+            time.sleep(0.01)
+            yield "/a", "std_msgs/msg/Bool", number * 10**7, b""
+        for t_s in self.then:
+            yield "/a", "std_msgs/msg/Bool", int(t_s * 1e9), b""
+
+
+def test_what_is_skipped_takes_no_time_of_the_recording_and_is_left_when_told(domain, monkeypatch):
+    rclpy.init(domain_id=domain)
+    try:
+        played, stop = Player(Slow(100, [10.0, 10.4, 10.8]), []), threading.Event()
+        times_s = []
+        monkeypatch.setattr(played, "_publish", lambda *_: times_s.append(time.monotonic()) or 0.0)
+        assert played.play(1.0, 0.0, stop, start_offset_s=10.0) == 3
+        assert np.diff(times_s) == pytest.approx(0.4, abs=0.15)
+        stop.set()
+        began_s = time.monotonic()
+        assert Player(Slow(1000, [20.0]), []).play(1.0, 0.0, stop, start_offset_s=20.0) == 0
+        assert time.monotonic() - began_s < 5
+    finally:
+        rclpy.shutdown()
+
+
+def test_a_recording_ends_before_the_disk_is_full_and_keeps_what_came(domain, tmp_path, monkeypatch):
+    usage, talk = shutil.disk_usage(tmp_path), threading.Event()
+    path = tmp_path / "bag"
+    arguments = SimpleNamespace(
+        output=str(path), overwrite=False, topics=["/a"], header_time=False, until=None, until_idle=None, whole=False
+    )
+    rclpy.init(domain_id=domain)
+    try:
+        talker = Node("talker")
+        publisher = talker.create_publisher(Bool, "/a", conversions.latched())
+
+        def free(_):
+            """Room for what is said before, none afterwards."""
+            if not talk.is_set() and publisher.get_subscription_count():
+                publisher.publish(Bool(data=True))
+                talk.set()
+            return usage._replace(free=0 if counts() else 10**10)
+
+        def counts():
+            return sum(nodes[0].counts.values()) if nodes else 0
+
+        nodes = []
+        made = recorder.Recorder.__init__
+        monkeypatch.setattr(recorder.Recorder, "__init__", lambda self, *a: (nodes.append(self), made(self, *a))[1])
+        monkeypatch.setattr(recorder.shutil, "disk_usage", free)
+        with pytest.raises(InputError, match="bag: the disk is full, .* 64 MB .*; what came until then is recorded"):
+            recorder._record(arguments, threading.Event())
+        assert [row[1] for row in content(path)] == ["/a"]
+        arguments.output, arguments.whole = str(tmp_path / "whole"), True
+        with pytest.raises(InputError, match="whole: the disk is full, .* nothing is recorded"):
+            recorder._record(arguments, threading.Event())
+        assert {file.name for file in tmp_path.iterdir()} == {"bag"}
+        talker.destroy_node()
+    finally:
+        rclpy.shutdown()

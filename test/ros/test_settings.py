@@ -1,6 +1,7 @@
 """Vehicle files, calibration files, QoS in words, optional packages, and the documentation's tables."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,6 +78,17 @@ def test_what_nobody_heeds_is_an_error(domain):
     rclpy.init(args=["--ros-args", "-p", argument], context=context, domain_id=domain)
     node = Node("tracker", context=context)
     with pytest.raises(InputError, match="parameter qos_overrides.*: unknown"):
+        Parameters(node)
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("name, refused", [("diagnostics.perio", True), ("diagnostic_updater.period", False)])
+def test_what_is_another_packages_is_no_typing_mistake(domain, name, refused):
+    context = rclpy.Context()
+    rclpy.init(args=["--ros-args", "-p", f"{name}:=1.0"], context=context, domain_id=domain)
+    node = Node("tracker", context=context)
+    with pytest.raises(InputError, match="did you mean diagnostics.period") if refused else nullcontext():
         Parameters(node)
     node.destroy_node()
     rclpy.shutdown(context=context)
@@ -320,6 +332,8 @@ def test_a_missing_pose_is_explained():
     said = why_no_pose("/tf", asked, [publisher(messages.TF, conversions.reliable(1))], wanted)
     assert "does not tell odom -> base_link" in said and "fixed_frame" in said
     live = odometry_qos(NodeParams())
+    said = why_no_pose("/tf", asked, [publisher(messages.TF, conversions.reliable(1))], wanted, came=True)
+    assert "any more: does the localisation still run" in said and "check" not in said
     assert "does not tell" in why_no_pose("/odom", live, [publisher(messages.TF, conversions.sensor_data())], wanted)
 
 

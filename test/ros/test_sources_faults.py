@@ -101,6 +101,18 @@ def test_two_cameras_on_one_topic_are_an_error():
     own = {camera: CameraParams(image_topic="/front/image") for camera in ("CAM_FRONT", "CAM_BACK")}
     with pytest.raises(InputError, match="cam_back.image_topic: CAM_FRONT and CAM_BACK would both be /front/image"):
         Rig(cameras=own)
+    own = {camera: CameraParams(camera_info_topic="/front/info") for camera in ("CAM_FRONT", "CAM_BACK")}
+    with pytest.raises(InputError, match="cam_back.camera_info_topic: .* and CAM_BACK would both be /front/info"):
+        Rig(cameras=own)
+
+
+def test_an_unusable_calibration_is_the_reason_until_a_usable_one_comes():
+    rig, topic = Rig(), TOPICS.camera_info_of("CAM_FRONT")
+    rig.hear(topic, make("sensor_msgs/msg/CameraInfo"))
+    seen = rig.sources.cameras["CAM_FRONT"]
+    assert not seen.calibrated and "K = " in seen.refused_calibration
+    rig.hear_mounts()
+    assert seen.calibrated and not seen.refused_calibration
 
 
 def test_an_image_of_message_filters_that_is_unusable_is_its_own_cameras(monkeypatch):

@@ -40,10 +40,11 @@ def test_sets_that_come_while_busy(keep_all, done, dropped):
     for item in (2, 3, 4):
         worker.submit(Task(item))
     worker.call_when_idle(idle.set)
-    assert not idle.is_set()
+    assert not idle.is_set() and worker.busy_s > 0
     gate.open.set()
     assert idle.wait(5)
     worker.stop()
+    assert worker.busy_s == 0
     assert gate.done == done
     assert worker.dropped == dropped
 
