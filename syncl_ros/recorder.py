@@ -1,4 +1,7 @@
-"""`python -m syncl_ros.recorder -o BAG`: topics into a rosbag, byte for byte, without rosbag2. Ends before the disk is full."""
+"""`python -m syncl_ros.recorder -o BAG`: topics into a rosbag, byte for byte, without rosbag2.
+
+It ends by itself, with what it has, before the disk is full.
+"""
 
 import argparse
 import math
