@@ -25,9 +25,10 @@ from syncl_core.io import messages
 from syncl_core.types import RawImage
 from syncl_ros import conversions, encodings, process
 from syncl_ros.calibration import load_calibration
+from syncl_ros.camera_input import camera_inputs
 from syncl_ros.declare import Parameters
 from syncl_ros.qos import explain_missing_pose, explain_silence, image_qos, is_latched, odometry_qos, transform_qos
-from syncl_ros.sources import ASK_EVERY, camera_inputs, check_odometry, image_frame
+from syncl_ros.sources import ASK_EVERY, check_odometry, image_frame
 from syncl_ros.vehicle import load_vehicle
 from syncl_ros.vehicle_report import NOTHING_CAME, CameraHeard, Finding, Heard, examine
 

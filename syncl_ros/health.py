@@ -8,9 +8,9 @@ import torch
 
 from syncl_core.errors import DeviceError
 from syncl_core.runtime.problems import Problem
+from syncl_ros.camera_input import CameraInput
 from syncl_ros.engine import Record
 from syncl_ros.params import LiveParams
-from syncl_ros.sources import CameraInput
 
 OK, WARN, ERROR = 0, 1, 2
 

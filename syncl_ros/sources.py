@@ -3,7 +3,7 @@
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from nav_msgs.msg import Odometry
@@ -15,12 +15,13 @@ from tf2_msgs.msg import TFMessage
 from syncl_core.config import SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.io import messages
-from syncl_core.io.topics import Topics, frame_of
+from syncl_core.io.topics import frame_of
 from syncl_core.runtime.intake import Intake
 from syncl_core.runtime.problems import ProblemLog
 from syncl_ros import conversions, encodings
 from syncl_ros.approximate import ApproximateSets
 from syncl_ros.calibration import load_calibration
+from syncl_ros.camera_input import CameraInput, camera_inputs
 from syncl_ros.params import CameraParams, NodeParams
 from syncl_ros.qos import explain_silence, image_qos, is_latched, odometry_qos, transform_qos
 
@@ -31,22 +32,6 @@ except ImportError:  # Humble
 
 REPLAY_SECONDS = 1000.0  # for which a replay keeps transforms: one that was held up reads them far ahead of the images
 ASK_EVERY = 10  # images of a camera without a calibration: about once a second it is looked whether that is latched
-
-
-@dataclass(slots=True)
-class CameraInput:
-    """What came from one camera so far, on the steady clock. Written by callbacks, read by diagnostics."""
-
-    image_topic: str
-    info_topic: str
-    image_kind: type
-    images: int = 0
-    image_s: float | None = None  # when the latest image came
-    calibrated: bool = False
-    latched: bool = False  # its calibration is listened to as to a latched one, too
-    refused_s: float | None = None  # when the latest unusable message came
-    refused: str = ""  # and why
-    refused_calibration: str = ""  # why the latest calibration cannot be used; it may have been published only once
 
 
 @dataclass(slots=True)
@@ -227,37 +212,6 @@ def image_frame(camera: str, own: CameraParams, header_frame_id: str, mounted: b
     """The frame of a camera's images: its parameter's, else that of the mount in the calibration file (`mounted`), else
     what the header says."""
     return (own.frame_id or ("" if mounted else header_frame_id)).lstrip("/") or frame_of(camera)
-
-
-def camera_inputs(
-    cameras: Sequence[str], params: NodeParams, camera_params: Mapping[str, CameraParams]
-) -> dict[str, CameraInput]:
-    """`camera_input` of every camera. Raises InputError where two would share a topic."""
-    inputs = {camera: camera_input(camera, params, camera_params) for camera in cameras}
-    owners: dict[str, str] = {}
-    for camera, planned in inputs.items():
-        topics = {"image_topic": planned.image_topic}
-        if params.calibration_source != "file":
-            topics["camera_info_topic"] = planned.info_topic
-        for name, topic in topics.items():
-            if (other := owners.setdefault(topic, camera)) != camera:
-                raise InputError(
-                    f"parameter cameras.{frame_of(camera)}.{name}: {other} and {camera} would both be {topic}; "
-                    "every camera needs its own"
-                )
-    return inputs
-
-
-def camera_input(camera: str, params: NodeParams, camera_params: Mapping[str, CameraParams]) -> CameraInput:
-    """Topics and message type of one camera, without anything received yet."""
-    own = camera_params[camera]
-    topics = Topics(image=own.image_topic or params.image_topic)
-    topic = topics.image_of(camera)
-    compressed = (own.image_transport or params.image_transport) == "compressed"
-    if compressed and not topic.endswith("/compressed"):
-        topic = topics.compressed_of(camera)
-    info = Topics(camera_info=own.camera_info_topic or params.camera_info_topic).camera_info_of(camera)
-    return CameraInput(image_topic=topic, info_topic=info, image_kind=CompressedImage if compressed else Image)
 
 
 def check_odometry(message: Odometry, params: NodeParams) -> None:

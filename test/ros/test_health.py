@@ -6,10 +6,10 @@ pytest.importorskip("rclpy")
 
 from syncl_core.runtime.problems import Problem
 from syncl_ros import health
+from syncl_ros.camera_input import CameraInput
 from syncl_ros.diagnostics import Rates, file_name_and_hash
 from syncl_ros.engine import Record
 from syncl_ros.params import LiveParams
-from syncl_ros.sources import CameraInput
 
 NOW_S = 1000.0
 LIMITS = LiveParams(max_image_age_ms=500.0, max_processing_ms=200.0, max_delay_ms=1000.0)

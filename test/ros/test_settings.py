@@ -25,10 +25,10 @@ from syncl_core.io.topics import frame_of
 from syncl_core.types import LENS_COEFFICIENTS
 from syncl_ros import approximate, conversions, encodings, reference
 from syncl_ros.calibration import load_calibration
+from syncl_ros.camera_input import camera_input
 from syncl_ros.declare import Parameters
 from syncl_ros.params import CameraParams, NodeParams
 from syncl_ros.qos import mismatch, odometry_qos, why_no_pose, why_silent
-from syncl_ros.sources import camera_input
 from syncl_ros.vehicle import load_vehicle
 
 ROOT = Path(__file__).resolve().parents[2]
