@@ -259,6 +259,14 @@ def _check_image(image: ImageConfig) -> None:
         raise InputError("image.mean, image.std: expected three numbers each, std above zero")
 
 
+def with_defaults(stored: dict) -> dict:
+    """A configuration that an earlier version stored, with the keys that have come since; as it is if some are gone."""
+    try:
+        return config_to_dict(config_from_dict(SynclConfig, stored))
+    except InputError:
+        return stored
+
+
 def config_to_dict(config) -> dict:
     """Plain lists, numbers and strings, as YAML and JSON want them."""
     return {

@@ -22,4 +22,11 @@ def with_settings(config: SynclConfig, settings: Sequence[str]) -> SynclConfig:
         for part in reversed(key.split(".")):
             value = {part: value}
         files.append(value)
-    return with_values(config, *files)
+    changed = with_values(config, *files)
+    keys = {setting.partition("=")[0] for setting in settings}
+    if "train.epochs" in keys and changed.train.iterations:
+        raise InputError(
+            f"--set train.epochs: this training counts in train.iterations ({changed.train.iterations}), which go "
+            "first; set that, or train.iterations=0, too"
+        )
+    return changed

@@ -65,6 +65,9 @@ class TrainConfig:
 FREE_TO_CHANGE = ("engine", "workers", "log_every", "save_every", "evaluate_every")
 """Keys that a resumed run may change: they do not touch the numbers."""
 
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+"""Of tracks, for `syncl tune` and `syncl ablate` to choose from, unless the user names some."""
+
 
 def check_train(config: TrainConfig) -> None:
     """Reject impossible values. Raises InputError naming the dotted key."""

@@ -11,7 +11,8 @@ import torch
 
 from syncl_core.bench.measure import device_name
 from syncl_core.bench.operations import Operations
-from syncl_core.config import SynclConfig
+from syncl_core.config import SynclConfig, with_values
+from syncl_core.data.clip_source import ClipSource
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.training.ablations import ablated, baseline_of
@@ -32,15 +33,21 @@ def measure_steps(
     few = {"iterations": warmup + pairs, "first_scene": 0, "scenes": 0, "workers": 0}
     short = replace(config, train=replace(config.train, **few))
     source = training_source("world", "", "train", short, workers)
-    dataset = ClipDataset(source, short)
-    sampler = RunSampler(config.train.batch_size, 0, min(_CLIPS, warmup + pairs))
-    clips = list(make_loader(dataset, sampler, 0, workers.device))
+    count = min(_CLIPS, warmup + pairs)
+    clips = [first_clips(source, with_values(each, {"train": few}), count, workers.device) for each in configs]
+    frames = sum(map(source.num_key_frames, source.scene_names))
     with tempfile.TemporaryDirectory(prefix="syncl-bench-") as folder:
-        new = (make_run(each, Path(folder), workers, len(dataset)) for each in configs)
-        runs = [with_kept_maps(run, source, Path(folder), len(dataset)) for run in new]
-        times = {"device": device_name(workers.device)} | step_times(*runs, clips, warmup, pairs)
-        operations = zip(("step_operations", "baseline_step_operations"), runs, strict=True)
-        return times | {name: step_operations(run, clips[0]) for name, run in operations}
+        new = (make_run(each, Path(folder), workers, frames) for each in configs)
+        runs = [with_kept_maps(run, source, Path(folder), frames) for run in new]
+        times = {"device": device_name(workers.device)} | step_times(*runs, *clips, warmup, pairs)
+        operations = zip(("step_operations", "baseline_step_operations"), runs, clips, strict=True)
+        return times | {name: step_operations(run, of_run[0]) for name, run, of_run in operations}
+
+
+def first_clips(source: ClipSource, config: SynclConfig, count: int, device: torch.device) -> list[Clip]:
+    """The first batches of a run, of the length that its configuration has."""
+    sampler = RunSampler(config.train.batch_size, 0, count)
+    return list(make_loader(ClipDataset(source, config), sampler, 0, device))
 
 
 def step_operations(run: Run, clip: Clip) -> int:
@@ -52,23 +59,29 @@ def step_operations(run: Run, clip: Clip) -> int:
 
 
 def step_times(
-    row: Run, baseline: Run, clips: Sequence[Clip], warmup: int = _WARMUP, pairs: int = _PAIRS
+    row: Run,
+    baseline: Run,
+    clips: Sequence[Clip],
+    baseline_clips: Sequence[Clip],
+    warmup: int = _WARMUP,
+    pairs: int = _PAIRS,
 ) -> dict[str, float]:
-    """Seconds of a training step of both, on the same clips, in turn: what disturbs the machine disturbs both.
+    """Seconds of a training step of both, in turn: what disturbs the machine disturbs both. Their clips end
+    with the same key frames; those of a row with a length of its own (Table 7) are as long as it trains on.
 
     A frozen encoder has seen the clips before, as in most of a training. `step_ratio` is the median over pairs,
     `step_ratio_spread` half the distance of its quartiles.
     """
-    for run in (row, baseline):
-        for clip in clips if run.encoded else ():
+    for run, seen in ((row, clips), (baseline, baseline_clips)):
+        for clip in seen if run.encoded else ():
             run.encoded(clip.to(run.workers.device))
     seconds = {"row": [], "baseline": []}
     for i in range(warmup + pairs):
-        both = [("row", row), ("baseline", baseline)]
-        for name, run in both if i % 2 else both[::-1]:
+        both = [("row", row, clips), ("baseline", baseline, baseline_clips)]
+        for name, run, seen in both if i % 2 else both[::-1]:
             wait_for(run.workers.device)
             started = time.perf_counter()
-            optimise(run, clips[i % len(clips)], i)
+            optimise(run, seen[i % len(seen)], i)
             wait_for(run.workers.device)
             seconds[name].append(time.perf_counter() - started)
     ours, theirs = (values[warmup:] for values in seconds.values())

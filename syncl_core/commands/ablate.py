@@ -2,8 +2,6 @@
 
 import argparse
 
-from syncl_core.commands.tune import THRESHOLDS
-
 EXAMPLES = """examples:
   syncl ablate config/ablation_gpu.yaml --init config/ablation_gpu_detector.yaml --train-scenes 200 --jobs 4 -o out/gpu
   syncl ablate config/ablation_cpu.yaml --init out/detector/last.safetensors --train-scenes 60 --jobs 2 -o out/cpu
@@ -80,9 +78,7 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune-scenes", type=int, default=0, metavar="N", help="of the world, to choose thresholds on (0: all)"
     )
-    parser.add_argument(
-        "--thresholds", type=float, nargs="+", default=THRESHOLDS, metavar="X", help="to choose from: see `syncl tune`"
-    )
+    parser.add_argument("--thresholds", type=float, nargs="+", metavar="X", help="to choose from: see `syncl tune`")
 
 
 def _add_finished(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,8 @@
 
 import argparse
 
-THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+from syncl_core.train_config import THRESHOLDS
+
 EXAMPLES = """examples:
   syncl tune out/val --checkpoint out/run/last.safetensors -o out/tuned.yaml
   syncl tune /data/nuscenes --split mini_val --checkpoint model.safetensors --thresholds 0.2 0.3 0.4 -o out/tuned.yaml

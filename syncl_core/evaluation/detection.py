@@ -17,7 +17,7 @@ import numpy as np
 
 from syncl_core.data import tables
 from syncl_core.errors import InputError
-from syncl_core.evaluation.selection import SPLIT, link_root, samples_of, select_scenes
+from syncl_core.evaluation.selection import SPLIT, cannot_evaluate, link_root, samples_of, select_scenes
 from syncl_core.io.submission import CAMERA_ONLY, MAX_BOXES_PER_SAMPLE
 from syncl_core.types import ObjectSet
 
@@ -133,7 +133,6 @@ def _run_devkit(root, linked_root: Path, version: str, results: Path, output_dir
         try:
             evaluation = DetectionEval(nusc, config, str(results), SPLIT, str(output_dir), verbose=False)
         except Exception as error:
-            reason = tables.describe(error).replace(str(linked_root), str(root))
-            raise InputError(f"{root}: nuscenes-devkit cannot evaluate {version}: {reason}") from error
+            raise cannot_evaluate(error, root, linked_root, version) from error
         summary = evaluation.main(render_curves=False)
     return summary, {box.detection_name for box in evaluation.gt_boxes.all}

@@ -54,3 +54,11 @@ def link_root(root: Path, version: str, scenes: Sequence[str], folder: Path) -> 
         (linked / version / f"{name}.json").symlink_to(root.resolve() / version / f"{name}.json")
     (linked / version / "splits.json").write_text(json.dumps({SPLIT: list(scenes)}))
     return linked
+
+
+def cannot_evaluate(error: Exception, root: str | Path, linked_root: Path, version: str) -> InputError:
+    """Why the devkit refuses to evaluate, in words of the user's root."""
+    reason = tables.describe(error).replace(str(linked_root), str(root))
+    if "Invalid box type: None" in reason:  # no box to tell detection from tracking by
+        reason = "no ground truth of any tracking class in these scenes"
+    return InputError(f"{root}: nuscenes-devkit cannot evaluate {version}: {reason}")

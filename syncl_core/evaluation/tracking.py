@@ -19,7 +19,7 @@ from pathlib import Path
 from syncl_core.classes import TRACKING_CLASSES
 from syncl_core.data import tables
 from syncl_core.errors import InputError
-from syncl_core.evaluation.selection import SPLIT, check_classes, link_root, samples_of, select_scenes
+from syncl_core.evaluation.selection import SPLIT, cannot_evaluate, check_classes, link_root, samples_of, select_scenes
 from syncl_core.io.files import make_folder, write_text
 from syncl_core.io.submission import read_submission
 from syncl_core.types import ObjectSet
@@ -170,10 +170,7 @@ def _run_devkit(
                 config, str(results), SPLIT, str(output_dir), version, str(linked_root), verbose=False
             )
         except Exception as error:
-            reason = tables.describe(error).replace(str(linked_root), str(root))
-            if "Invalid box type: None" in reason:  # no box to tell detection from tracking by
-                reason = "no ground truth of any tracking class in these scenes"
-            raise InputError(f"{root}: nuscenes-devkit cannot evaluate {version}: {reason}") from error
+            raise cannot_evaluate(error, root, linked_root, version) from error
         with quick_devkit():
             summary = evaluation.main(render_curves=False)
     details = json.loads((output_dir / "metrics_details.json").read_text())

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot write it: {error.strerror or error}") from None
+
+
+def remove_leftovers(*paths: Path) -> None:
+    """Of processes that were killed while they wrote these files. Nobody may be writing them."""
+    for path in paths:
+        for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

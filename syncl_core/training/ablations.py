@@ -54,7 +54,10 @@ def ablated(config: SynclConfig, name: str) -> SynclConfig:
     """The configuration of a row of a table. Raises InputError for an unknown one."""
     if name not in ABLATIONS:
         raise InputError(f"--ablation {name}: unknown; known: {', '.join(ABLATIONS)}")
-    return with_values(config, ABLATIONS[name].values)
+    twice = {}
+    if name.startswith("table8/") and config.train.iterations:  # they go before epochs
+        twice = {"train": {"iterations": 2 * config.train.iterations}}
+    return with_values(config, ABLATIONS[name].values, twice)
 
 
 def baseline_of(row: str) -> str:

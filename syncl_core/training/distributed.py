@@ -76,8 +76,19 @@ def distribute(model: nn.Module, workers: Workers, engine: str = "ddp") -> nn.Mo
     devices = [workers.device] if workers.device.type == "cuda" else None
     # Gradients of 1x1 convolutions of images in channels_last; adding them up as they are costs little.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    # Statistics of batch norm stay each process's own; the first process's are saved.
+    # Statistics of batch norm stay each process's own for a while: see share_statistics.
     return nn.parallel.DistributedDataParallel(model, device_ids=devices, **{_SYNC_BUFFERS: False})
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give every process the first one's running statistics of batch norm: they are those that are saved.
+
+    Otherwise each would evaluate another network, and a resumed run would go on with other ones.
+    """
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.broadcast(buffer, 0)
 
 
 def gather(value: Any) -> list[Any]:

@@ -18,7 +18,7 @@ _CASTAGNOLI = 0x82F63B78  # reversed polynomial of CRC-32C
 class EventFile:
     """One file per process and start; TensorBoard shows all files of a folder as one run.
 
-    purge_step: a resumed run hides what the interrupted one had written from this step on.
+    purge_step: hides what an interrupted run had written from this step on; 0 = nothing.
     """
 
     def __init__(self, folder: Path, purge_step: int = 0):

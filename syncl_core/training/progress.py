@@ -24,7 +24,7 @@ class Progress:
         make_folder(folder)
         _keep_rows_before(folder / LOG, first)
         self._log = (folder / LOG).open("a", encoding="utf-8")
-        self._events = EventFile(folder, purge_step=first)
+        self._events = EventFile(folder, purge_step=first + 1)
         self._bar = tqdm(total=iterations, initial=first, desc="train", unit="it", disable=None, dynamic_ncols=True)
 
     def step(self, seconds_waiting: float, seconds: float, shown: Mapping[str, float] | None) -> None:

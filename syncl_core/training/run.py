@@ -17,12 +17,13 @@ from syncl_core.data.clip_source import ClipSource, images_of, key_frames_of
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, clip_numbers, make_loader, next_clip
 from syncl_core.errors import InputError
+from syncl_core.io.files import remove_leftovers
 from syncl_core.losses.criterion import Criterion
 from syncl_core.tracking.base import Tracker
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training import snapshot
 from syncl_core.training.clip_model import ClipLoss, ClipModel, prepare, set_training, total_loss
-from syncl_core.training.distributed import Workers, any_of, distribute, gather
+from syncl_core.training.distributed import Workers, any_of, distribute, gather, share_statistics
 from syncl_core.training.encoded import EncodedFrames
 from syncl_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from syncl_core.training.progress import Progress
@@ -73,7 +74,9 @@ def train(
     workers = workers or Workers()
     dataset = ClipDataset(source, config)
     run = replace(make_run(config, folder, workers, len(dataset)), key_frames=key_frames_of(source))
-    first, best = _resume(run) if resume else (0, float("-inf"))
+    if workers.leads:
+        remove_leftovers(folder / SNAPSHOT, folder / LAST, folder / BEST)
+    first, best, owed = _resume(run) if resume else (0, float("-inf"), False)
     if start and not resume:
         tracker = whole_tracker(run.model.tracker)
         loaded, lines = start_from(start, tracker)
@@ -90,6 +93,9 @@ def train(
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
     progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
     with stop_flag() as stop, contextlib.closing(progress):
+        if owed and evaluate and config.train.evaluate_every:
+            best = _evaluate(run, evaluate, first, best, progress)
+            _save(run, first, best)
         clips = iter(loader)
         for iteration in range(first, run.iterations):
             best, stopped = _iterate(run, clips, iteration, best, progress, evaluate, stop)
@@ -162,10 +168,12 @@ def _iterate(
 
     stopped = any_of(stop.is_set(), run.workers)
     last = done == run.iterations
-    # A run that has come to its end is never taken up again, so a stop must not cost it its last scores.
-    if evaluate and config.evaluate_every and (last or (not stopped and done % config.evaluate_every == 0)):
+    due = bool(evaluate and config.evaluate_every) and (last or done % config.evaluate_every == 0)
+    if due or last or stopped or done % config.save_every == 0:
+        _save(run, done, best, owed=due)  # first: an evaluation that fails must not cost what was learned
+    # A run that has come to its end is seldom taken up again, so a stop must not cost it its last scores.
+    if due and (last or not stopped):
         best = _evaluate(run, evaluate, done, best, progress)
-    if last or stopped or done % config.save_every == 0:
         _save(run, done, best)
     return best, stopped and not last
 
@@ -223,6 +231,7 @@ def _blanked(clip: Clip, run: Run, iteration: int) -> Clip:
 def _evaluate(run: Run, evaluate: Evaluate, done: int, best: float, progress: Progress) -> float:
     """Score the weights as they are, and keep them if none were better."""
     random = snapshot.random_state(run.workers.device)
+    share_statistics(run.model)
     tracker = whole_tracker(run.model.eval().tracker)
     scores = evaluate(tracker, done)
     set_training(run.model, run.config.train)
@@ -237,22 +246,27 @@ def _evaluate(run: Run, evaluate: Evaluate, done: int, best: float, progress: Pr
     return max(best, scores["score"])
 
 
-def _save(run: Run, done: int, best: float) -> None:
+def _save(run: Run, done: int, best: float, owed: bool = False) -> None:
+    """`owed`: the weights are to be evaluated first when the run goes on."""
+    share_statistics(run.model)
     ranks = gather(snapshot.random_state(run.workers.device))
     tracker = whole_tracker(run.model.tracker)
     states = {"model": whole(run.model.state_dict()), "optimizer": whole(run.optimizer.state_dict())}
     if run.workers.leads:
         # The snapshot last: who is killed between the two goes on from the older one, and comes by here again.
         save_checkpoint(run.folder / LAST, tracker)
-        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, run.key_frames, states, ranks, best)
+        snapshot.save_snapshot(run.folder / SNAPSHOT, done, run.config, run.key_frames, states, ranks, best, owed)
 
 
-def _resume(run: Run) -> tuple[int, float]:
-    """Take everything from the snapshot; returns the iteration to go on with, and the best score so far."""
+def _resume(run: Run) -> tuple[int, float, bool]:
+    """Take everything from the snapshot.
+
+    Returns the iteration to go on with, the best score so far, and whether an evaluation is due before.
+    """
     path = run.folder / SNAPSHOT
     content = snapshot.load_snapshot(path, run.config, run.workers.size)
     snapshot.check_key_frames(path, content, run.key_frames)
     load_whole(run.model, content["model"])
     load_whole_optimizer(run.optimizer, content["optimizer"])
     snapshot.set_random_state(content["ranks"][run.workers.rank], run.workers.device)
-    return content["iteration"], content["best"]
+    return content["iteration"], content["best"], content.get("owed", False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from syncl_core.config import SynclConfig, config_to_dict
+from syncl_core.config import SynclConfig, config_to_dict, with_defaults
 from syncl_core.errors import InputError, one_line
 from syncl_core.io.files import whole_file
 from syncl_core.train_config import FREE_TO_CHANGE
@@ -17,16 +17,24 @@ from syncl_core.weights import SNAPSHOT_FORMAT
 
 
 def save_snapshot(
-    path: Path, iteration: int, config: SynclConfig, key_frames: str, states: dict, ranks: list[dict], best: float
+    path: Path,
+    iteration: int,
+    config: SynclConfig,
+    key_frames: str,
+    states: dict,
+    ranks: list[dict],
+    best: float,
+    owed: bool,
 ) -> None:
     """`iteration`: the next one. `key_frames`: those of the run, in words. `states`: whole state_dicts by name.
-    `ranks`: `random_state` of every process."""
+    `ranks`: `random_state` of every process. `owed`: an evaluation is due before the next iteration."""
     content = {
         "format": SNAPSHOT_FORMAT,
         "iteration": iteration,
         "config": json.dumps(config_to_dict(config)),
         "key_frames": key_frames,
         "best": best,
+        "owed": owed,
         "ranks": ranks,
         **states,
     }
@@ -49,7 +57,7 @@ def load_snapshot(path: Path, config: SynclConfig, processes: int) -> dict:
         raise InputError(f"{path}: not a training snapshot of this program, expected {SNAPSHOT_FORMAT!r}")
     if len(content["ranks"]) != processes:
         raise InputError(f"{path}: is of {len(content['ranks'])} processes, not {processes}; use as many to resume")
-    stored, given = _flat(json.loads(content["config"])), _flat(config_to_dict(config))
+    stored, given = _flat(with_defaults(json.loads(content["config"]))), _flat(config_to_dict(config))
     for key in stored.keys() | given.keys():
         if stored.get(key) != given.get(key) and key not in {f"train.{name}" for name in FREE_TO_CHANGE}:
             raise InputError(f"{path}: {key}: the run has {stored.get(key)}, the configuration {given.get(key)}")

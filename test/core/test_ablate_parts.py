@@ -23,7 +23,7 @@ from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
 from syncl_core.losses.ablations import OPEN_CHOICES
 from syncl_core.tracking.build import build_tracker
-from syncl_core.training.ablations import ABLATIONS
+from syncl_core.training.ablations import ABLATIONS, ablated
 from syncl_core.training.comparison import conduct, cost, crew, page, tasks
 from syncl_core.training.comparison.page_tables import direction, sparkline
 from syncl_core.training.comparison.study import (
@@ -221,6 +221,30 @@ def test_a_run_with_damaged_settings_is_named(tmp_path):
         task.check()
 
 
+def test_what_an_earlier_version_with_fewer_keys_made_still_counts(tmp_path):
+    place = Place(data="world")
+    study = Study(config=toy_config(), rows=choose_rows("4a/1"), seeds=(0,), training=place, evaluation=place)
+    (run,) = planned(study)
+    folder = tmp_path / run.folder
+    folder.mkdir(parents=True)
+    stored = json.loads(json.dumps(run.settings))
+    del stored["track"]["class_memory"]
+    (folder / "settings.json").write_text(json.dumps(stored))
+    scores = {"row": run.row, "seed": 0, "digest": "of then", "version": "v", "device": "d", "scores": {"amota": 0.5}}
+    (folder / "result.json").write_text(json.dumps(scores | {"iterations": 5}))
+    conduct._task(tmp_path, run, place, place, study, "").check()
+    assert not conduct.report(tmp_path, study)["missing"]
+    stored["track"]["slots"] += 1
+    (folder / "settings.json").write_text(json.dumps(stored))
+    assert conduct.report(tmp_path, study)["missing"]
+
+
+def test_one_stage_is_twice_as_long_however_the_length_is_given():
+    counted = with_values(SynclConfig(), {"train": {"iterations": 100}})
+    assert [ablated(counted, row).train.iterations for row in ("table8/3", "table4a/5")] == [200, 100]
+    assert [ablated(SynclConfig(), row).train.epochs for row in ("table8/3", "table4a/5")] == [24, 12]
+
+
 def test_scenes_drawn_for_other_images_are_not_used(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(writer, "write_world", lambda root, config, bar: drawn.append((root.name, config.image_width)))
@@ -256,6 +280,13 @@ def test_rows_nobody_asked_for_need_not_fit():
         (["{config}", "-o", "{out}", "--set", "model.framework=none"], "{config}: model.framework: none has no tracks"),
         (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
         (["{config}", "-o", "{out}", "--data", "/d", "--train-scenes", "3"], "--train-scenes: only the world is drawn"),
+        (["{config}", "-o", "{out}", "--thresholds", "0.2"], "--thresholds: thresholds are only chosen on scenes"),
+        (["{config}", "-o", "{out}", "--tune-split", "val"], "--tune-split: thresholds are only chosen on"),
+        (["{config}", "-o", "{out}", "--tune-scenes", "8"], "--tune-scenes: thresholds are only chosen on"),
+        (
+            ["{config}", "-o", "{out}", "--set", "train.epochs=6"],
+            "--set train.epochs: this training counts in train.iterations (500)",
+        ),
         (["{config}", "-o", "{out}", "--tables", "4a,8"], "--tables 8: these rows train for longer than others"),
         (["--report", "{out}"], "{out}/study.json: no such file"),
         (["--evaluate", "{out}", "-o", "{out}x", "--seeds", "4"], "--seeds is for training; --evaluate OUT takes the"),

@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+import yaml
 from train_fixture import ToySource, toy_config
 
 from syncl_core.bench import training
 from syncl_core.bench.operations import Operations
 from syncl_core.cli import main
-from syncl_core.config import with_values
+from syncl_core.config import SynclConfig, with_values
 from syncl_core.data.clips import ClipDataset, collate
 from syncl_core.training.distributed import Workers
 from syncl_core.training.encoded import EncodedFrames
@@ -30,13 +31,27 @@ def test_step_times_take_turns_on_the_same_clips(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "optimise", optimise)
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
-    times = training.step_times(row, baseline, clips)
+    times = training.step_times(row, baseline, clips, clips)
     assert times["step_seconds"] == pytest.approx(0.3) and times["baseline_step_seconds"] == pytest.approx(0.1)
     assert times["step_ratio"] == pytest.approx(3.0) and times["step_ratio_spread"] == pytest.approx(0.0, abs=1e-9)
     assert all(same for _, same, _ in calls) and len(calls) == 28
     assert [c[0] for c in calls[:4]] == [False, True, True, False]
     calls.clear()
-    assert training.step_times(row, baseline, clips, warmup=0, pairs=1)["step_ratio_spread"] == 0.0 and len(calls) == 2
+    assert (
+        training.step_times(row, baseline, clips, clips, warmup=0, pairs=1)["step_ratio_spread"] == 0.0
+        and len(calls) == 2
+    )
+
+
+def test_a_row_with_a_length_of_its_own_is_measured_on_it(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "step_times", lambda *given: seen.append(given) or {})
+    config = with_values(SynclConfig(), yaml.safe_load(TINY))
+    training.measure_steps(config, "table7/2", "cpu", warmup=0, pairs=1)
+    ((row, baseline, ours, theirs, *_),) = seen
+    assert [len(ours[0].frames), len(theirs[0].frames)] == [2, 3]
+    assert ours[0].names[0].split()[-1] == theirs[0].names[0].split()[-1]  # the key frame they end with
+    assert row.config.train.clip_length == 2 and baseline.config.train.clip_length == 3
 
 
 def test_operations_are_those_that_compute():

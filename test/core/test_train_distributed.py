@@ -93,6 +93,10 @@ def go(name, engine="fsdp", iterations=4, evaluate=None, config=toy_config(), **
 def die(tracker, iteration):
     raise ZeroDivisionError
 
+norm = torch.nn.BatchNorm1d(2)
+norm.running_mean += workers.rank
+distributed.share_statistics(norm)
+assert norm.running_mean.tolist() == [0.0, 0.0], "everybody has the first process's statistics"
 go("whole")
 try:
     go("killed", evaluate=die)

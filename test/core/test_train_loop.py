@@ -244,6 +244,38 @@ def test_a_stop_in_the_last_iteration_does_not_cost_the_last_scores(tmp_path, mo
     assert scored == [2, 4]
 
 
+def test_an_evaluation_that_fails_or_is_left_out_by_a_stop_is_made_up_and_costs_no_iteration(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    scored, broken = [], []
+
+    def evaluate(tracker, done: int) -> dict[str, float]:
+        if broken:
+            raise InputError("no ground truth")
+        scored.append(done)
+        return {"score": 1.0 / done}
+
+    config = toy_config(iterations=4, evaluate_every=2, save_every=100)
+    assert train(config, ToySource(), tmp_path / "whole", evaluate=evaluate)
+    whole, scored[:] = list(scored), []
+    folder, stopped = tmp_path / "stopped", []
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "any_of", lambda flag, workers: stopped.append(1) or len(stopped) == 2)
+        assert not train(config, ToySource(), folder, evaluate=evaluate)
+    assert not scored and not (folder / "best.safetensors").exists()
+    broken.append(True)
+    with pytest.raises(InputError, match="no ground truth"):
+        train(config, ToySource(), folder, evaluate=evaluate, resume=True)
+    broken.clear()
+    (folder / ".last.pt.12345.partial").touch()  # of a process that was killed while it saved
+    assert train(config, ToySource(), folder, evaluate=evaluate, resume=True)
+    assert scored == whole == [2, 4] and _curve(folder) == _curve(tmp_path / "whole")
+    best = [load_checkpoint(tmp_path / name / "best.safetensors").state_dict() for name in ("whole", "stopped")]
+    assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())
+    assert not list(folder.glob(".*"))
+    events = sorted(folder.glob("events.*"))[-1].read_bytes()
+    assert bytes([2 << 3, 3]) in events[:120]  # TensorBoard hides what came before from step 3 on
+
+
 def test_what_training_leaves_behind_does_not_shrink_the_trackers_steps():
     """Two parts, each scaled down by its own norm: a huge gradient of the contrastive network changes no tracker."""
     config = toy_config()

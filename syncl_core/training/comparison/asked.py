@@ -11,6 +11,7 @@ from syncl_core.errors import InputError
 from syncl_core.io.submission import check_submittable
 from syncl_core.settings import with_settings
 from syncl_core.tracking.build import build_tracker
+from syncl_core.train_config import THRESHOLDS
 from syncl_core.training.comparison.study import Place, Study, Tuning, choose_rows, detector_run, file_digest
 
 
@@ -51,12 +52,16 @@ def asked_evaluation(args: argparse.Namespace) -> Place:
 def asked_tuning(args: argparse.Namespace) -> Tuning | None:
     """How every run gets a threshold of its own; None without --tune-data. Raises InputError naming the switch."""
     if not args.tune_data:
+        given = {"--tune-split": args.tune_split, "--tune-scenes": args.tune_scenes, "--thresholds": args.thresholds}
+        if vain := [switch for switch, value in given.items() if value]:
+            raise InputError(f"{vain[0]}: thresholds are only chosen on scenes of their own; give --tune-data, too")
         return None
-    if wrong := [value for value in args.thresholds if not 0 < value <= 1]:
+    thresholds = args.thresholds or THRESHOLDS
+    if wrong := [value for value in thresholds if not 0 < value <= 1]:
         raise InputError(f"--thresholds {wrong[0]:g}: expected values above 0, at most 1")
     split = args.tune_split or ("val" if args.tune_data == "world" else "")
     place = Place(data=args.tune_data, version=args.version, split=split, scenes=args.tune_scenes)
-    return Tuning(place=place, thresholds=tuple(dict.fromkeys(args.thresholds)))
+    return Tuning(place=place, thresholds=tuple(dict.fromkeys(thresholds)))
 
 
 def check_counts(args: argparse.Namespace) -> None:
@@ -66,7 +71,7 @@ def check_counts(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
     drawn = {"train-scenes": args.data, "eval-scenes": args.eval_data, "tune-scenes": args.tune_data}
     for name, data in drawn.items():
-        if getattr(args, name.replace("-", "_")) and data != "world":
+        if getattr(args, name.replace("-", "_")) and data not in ("", "world"):
             raise InputError(f"--{name}: only the world is drawn; leave it out for {data}")
 
 

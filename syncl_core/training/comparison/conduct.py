@@ -1,6 +1,7 @@
 """A whole comparison: data drawn once, the detector trained once, every run, then costs, results and the page."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError, list_names
 from syncl_core.io.files import write_text
@@ -237,5 +239,13 @@ def _iterations(task: TrainTask, training: Place) -> int:
     config = task.planned.config
     if config.train.iterations:
         return config.train.iterations
+    default, train = SynclConfig(), config.train  # alike for all rows and seeds
+    train = replace(default.train, first_scene=train.first_scene, scenes=train.scenes)
+    data = replace(default, classes=config.classes, image=config.image, rig=config.rig, train=train)
+    return num_iterations(config, _num_key_frames(training, data), 1)
+
+
+@functools.cache  # reading the tables of all of nuScenes takes a minute
+def _num_key_frames(training: Place, config: SynclConfig) -> int:
     source = training_source(training.data, training.version, training.split, config, Workers())
-    return num_iterations(config, sum(map(source.num_key_frames, source.scene_names)), 1)
+    return sum(map(source.num_key_frames, source.scene_names))

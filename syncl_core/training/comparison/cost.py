@@ -10,12 +10,10 @@ import torch
 from torch.utils import _pytree
 
 from syncl_core.bench.measure import device_name
-from syncl_core.bench.training import step_times, wait_for
+from syncl_core.bench.training import first_clips, step_times, wait_for
 from syncl_core.checkpoint import load_checkpoint
 from syncl_core.config import SynclConfig, with_values
 from syncl_core.data.clip_source import ClipSource
-from syncl_core.data.clips import ClipDataset
-from syncl_core.data.loader import RunSampler, make_loader
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.frames import make_frame
 from syncl_core.io.files import write_text
@@ -55,22 +53,23 @@ class CostTask:
         workers = join(device)
         config, place = self.planned.config, self.training
         source = training_source(place.data, place.version, place.split, config, workers)
-        dataset = ClipDataset(source, config)
-        sampler = RunSampler(config.train.batch_size, 0, _CLIPS)  # the first batches of the run
-        clips = list(make_loader(dataset, sampler, 0, workers.device))
+        clips, baseline_clips = (
+            first_clips(source, each, _CLIPS, workers.device) for each in (config, self.baseline.config)
+        )
+        frames = sum(map(source.num_key_frames, source.scene_names))
         before = _reset_peak(workers.device)
-        row = self._ready(config, self.folder, workers, source, len(dataset))
+        row = self._ready(config, self.folder, workers, source, frames)
         for i in range(_WARMUP):
             optimise(row, clips[i % len(clips)], i)
         memory = _peak(workers.device) - before
-        baseline = self._ready(self.baseline.config, self.baseline_folder, workers, source, len(dataset))
+        baseline = self._ready(self.baseline.config, self.baseline_folder, workers, source, frames)
         values = {
             "row": self.planned.row,
             "seed": self.planned.seed,
             "digest": self.planned.digest,
             "device": device_name(workers.device),
             "memory_mb": memory / 2**20,
-            **step_times(row, baseline, clips),
+            **step_times(row, baseline, clips, baseline_clips),
         }
         del row, baseline
         values |= self._inference(workers.device) if self.planned.config.syncl.enabled else {}

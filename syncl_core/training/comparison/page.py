@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from syncl_core.train_config import TrainConfig
 from syncl_core.training.comparison import page_tables as tables
 from syncl_core.training.comparison.study import Place, Study, run_of
 
@@ -26,11 +27,12 @@ def to_markdown(study: Study, results: dict) -> str:
 
 def _introduction(study: Study, results: dict) -> list[str]:
     train, runs = study.config.train, results["runs"]
+    rows = run_of(study, study.rows[0], study.seeds[0]).config.train  # Table 8 has a length of its own
     start = "nothing"
     if study.detector is not None:
         detector = results["detector"]
         score = f", NDS {100 * detector['scores']['nds']:.1f} %" if detector and detector["scores"]["nds"] else ""
-        start = f"one detector, `{study.detector.name}` ({study.detector.train.iterations} iterations{score})"
+        start = f"one detector, `{study.detector.name}` ({_length(study.detector.train)}{score})"
     elif study.start:
         start = f"the weights `{study.start.rsplit('/', 1)[-1]}` (sha256 {study.start_digest})"
     lines = [
@@ -38,7 +40,7 @@ def _introduction(study: Study, results: dict) -> list[str]:
         "",
         "Written by `syncl ablate`; every number behind it is in `results.json`. All rows have the same budget:",
         "",
-        f"- configuration `{study.config.name}`, {_length(study)} of {train.batch_size} clip(s) of "
+        f"- configuration `{study.config.name}`, {_length(rows)} of {train.batch_size} clip(s) of "
         f"{train.clip_length} frames, learning rate {train.learning_rate:g}",
         *_budget(study, runs),
         f"- seeds {', '.join(map(str, study.seeds))}; a seed decides first weights, order and augmentation in all rows",
@@ -82,8 +84,7 @@ def _budget(study: Study, runs: Sequence[dict]) -> list[str]:
     return [f"- a run sees {clips:,} clips, {100 * share:.2g} % of the paper's {_PAPER_CLIPS:,}{reduced}"]
 
 
-def _length(study: Study) -> str:
-    train = run_of(study, study.rows[0], study.seeds[0]).config.train  # Table 8 has a length of its own
+def _length(train: TrainConfig) -> str:
     return f"{train.iterations} iterations" if train.iterations else f"{train.epochs} epochs"
 
 

@@ -13,8 +13,16 @@ from syncl_core.io.files import write_text
 from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import COST
 from syncl_core.training.comparison.crew import ERROR
-from syncl_core.training.comparison.study import PlannedRun, Study, detector_run, planned, run_of
-from syncl_core.training.comparison.tasks import RESULT
+from syncl_core.training.comparison.study import (
+    PlannedRun,
+    Study,
+    complete,
+    detector_run,
+    first_difference,
+    planned,
+    run_of,
+)
+from syncl_core.training.comparison.tasks import RESULT, SETTINGS
 from syncl_core.training.progress import LOG, read_log
 
 RESULTS = "results.json"
@@ -137,7 +145,16 @@ def _read(path: Path, run: PlannedRun) -> dict | None:
         return None
     except (OSError, ValueError):
         raise InputError(f"{path}: cannot be read; remove it and start again to make it anew") from None
-    return values if values.get("digest") == run.digest else None
+    return values if values.get("digest") == run.digest or _is_of(path.parent / SETTINGS, run) else None
+
+
+def _is_of(path: Path, run: PlannedRun) -> bool:
+    """Whether the settings stored there, by an earlier version with fewer keys, are this run's."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not first_difference(complete(stored), run.settings)
 
 
 def _reason(folder: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncl_core.config import SynclConfig, config_from_dict, config_to_dict, with_values
+from syncl_core.config import SynclConfig, config_from_dict, config_to_dict, with_defaults, with_values
 from syncl_core.errors import InputError, one_line
 from syncl_core.io.files import write_text
 from syncl_core.train_config import FREE_TO_CHANGE
@@ -132,6 +132,14 @@ def first_difference(stored: dict, given: dict) -> str:
         if stored.get(key) != given.get(key):
             return f"{key}: was {stored.get(key)}, is {given.get(key)}"
     return ""
+
+
+def complete(stored: dict) -> dict:
+    """Settings that an earlier version stored, with the keys that have come since."""
+    places = {key: stored[key] for key in ("training", "evaluation", "start", "tuning") if key in stored}
+    config = with_defaults({key: value for key, value in stored.items() if key not in places})
+    config["train"] = {key: value for key, value in config.get("train", {}).items() if key not in FREE_TO_CHANGE}
+    return config | places
 
 
 def save_study(folder: Path, study: Study) -> None:

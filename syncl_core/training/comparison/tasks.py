@@ -10,7 +10,7 @@ from syncl_core.checkpoint import load_checkpoint
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
-from syncl_core.training.comparison.study import Place, PlannedRun, Tuning, file_digest, first_difference
+from syncl_core.training.comparison.study import Place, PlannedRun, Tuning, complete, file_digest, first_difference
 from syncl_core.training.distributed import Workers, join
 from syncl_core.training.evaluate import Evaluation
 from syncl_core.training.progress import LOG, read_log
@@ -46,7 +46,7 @@ class RunTask:
                 stored = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
                 raise InputError(f"{path}: damaged; remove the folder of this run, or choose another -o") from None
-            if difference := first_difference(stored, self.planned.settings):
+            if difference := first_difference(complete(stored), self.planned.settings):
                 raise InputError(f"{self.folder}: holds another run, {difference}; choose another -o")
         elif (self.folder / SNAPSHOT).exists():
             raise InputError(f"{self.folder}: holds a run that is not of syncl ablate; choose another -o")
