@@ -1,6 +1,8 @@
 """The `syncl` command: one entry, one sub-command per file of `syncl_core.commands`."""
 
 import argparse
+import importlib.metadata
+import os
 import signal
 import sys
 import threading
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     tools = (world, bag, track, evaluate, render, convert, models, bench, doctor)
     for command in (*tools, train, tune, ablate, robustness):
@@ -56,15 +59,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(args.run, args)
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("syncl_ros")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed, from a source tree"
+
+
 def exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C or SIGTERM interrupted it."""
+    """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C or SIGTERM interrupted it,
+    141 if nobody reads its output any more."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
     try:
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()  # what is wrong with it shall be told here
+        return code
     except InputError as error:
         print(f"syncl: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read, as `head` does, has had enough: nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:  # a name that is too long, a disk that fails
         print(f"syncl: error: {error.filename or run.__module__}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ between files and no string that names a class.
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import re
@@ -122,7 +123,9 @@ def config_from_dict(cls: type, values: object, prefix: str = ""):
     known = {f.name for f in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            raise InputError(f"{prefix}{key}: unknown key; known here: {', '.join(sorted(known))}")
+            like = difflib.get_close_matches(str(key), known, n=1)
+            meant = f"did you mean {like[0]}? " if like else ""
+            raise InputError(f"{prefix}{key}: unknown key; {meant}known here: {', '.join(sorted(known))}")
     return cls(**{key: _convert(value, hints[key], prefix + key) for key, value in values.items()})
 
 

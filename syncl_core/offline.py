@@ -133,6 +133,12 @@ def bag_samples(path: str | Path, topics: Topics | None = None) -> dict[str, lis
     return scenes
 
 
+def bag_name(path: str | Path) -> str:
+    """How a bag is called: its folder, or its file without .mcap or .db3."""
+    path = Path(path).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
 def is_bag(path: str | Path) -> bool:
     """Whether `path` looks like a rosbag2 rather than a nuScenes root. Raises InputError if nothing is there."""
     path = Path(path)

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -219,6 +220,8 @@ def _with_picture(pages: Iterable[np.ndarray], middle: int, demo: Demo, bar: tqd
 
 def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
     output, layout = demo.output, os.path.relpath(share_file("config/tracks_foxglove.json"))
+    scene, here = shlex.quote(f"{output}/scene"), Path(sys.executable).with_name("syncl")
+    command = "syncl" if shutil.which("syncl") or not here.exists() else shlex.quote(os.path.relpath(here))
     tracker = "".join(f" --{name} {shlex.quote(os.path.relpath(path))}" for name, path in demo.parameters.items())
     warning = f"\n{demo.notice}. The demo shows the way from cameras to tracks, not quality.\n" if demo.notice else ""
     print(
@@ -233,8 +236,8 @@ def _summary(demo: Demo, count: int, table: str, seconds: float) -> None:
   {output}/metrics.txt   the table above
 Open them:
   Foxglove   open {output}/tracks/tracks.mcap, import the layout {layout}
-  RViz       ros2 launch syncl_ros replay.launch.py bag:={output}/scene rviz:=true
-  again      syncl track {output}/scene{tracker} -o out/offline   (the same tracks, without ROS)"""
+  RViz       ros2 launch syncl_ros replay.launch.py bag:={scene} rviz:=true   (with a sourced ROS 2)
+  again      {command} track {scene}{tracker} -o out/offline   (the same tracks, without ROS)"""
     )
 
 

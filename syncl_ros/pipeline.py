@@ -188,7 +188,8 @@ class Pipeline:
             return
         if record.published_s != self._published_s:
             self._published_s, self._published_ns = record.published_s, self._clock_ns()
-        period_s = max(sync.process_period, SHORTEST_COAST_SECONDS)
+        usual_s = min(record.period_s or 0.0, sync.coast_max)  # cameras may be slower than process_period
+        period_s = max(sync.process_period, usual_s, SHORTEST_COAST_SECONDS)
         silent_s = (self._clock_ns() - self._published_ns) * 1e-9
         if silent_s > period_s + (0.0 if record.coasting else sync.timeout + SHORTEST_COAST_SECONDS):
             self._worker.offer(self._job(record.last_t_ns + self._sensors_ns() - record.closed_ns))

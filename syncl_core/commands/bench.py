@@ -27,6 +27,11 @@ scaling and publishing, between processes.
 
 MAX_THREADS = 1024
 IMAGE_SIZE = (1600, 900)  # of the fake JPEGs
+_NOT_FOR = {  # switches that would change nothing
+    "trackers": ("ablation", "set", "transport", "rate", "seconds"),
+    "train": ("transport", "rate", "seconds"),
+    "node": ("config", "precision", "threads", "frames", "warmup", "json", "markdown", "ablation", "set"),
+}
 
 
 def add_parser(subparsers) -> None:
@@ -56,18 +61,21 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     train = parser.add_argument_group("bench train")
-    train.add_argument("--ablation", default="table4a/5", metavar="ROW", help="what to compare (default: table4a/5)")
+    train.add_argument("--ablation", metavar="ROW", help="what to compare (default: table4a/5)")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
     node = parser.add_argument_group("bench node")
-    node.add_argument("--transport", choices=("compressed", "raw"), default="compressed", help="default: compressed")
-    node.add_argument("--rate", type=float, default=12.0, help="images per second and camera (default: 12)")
-    node.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: 20)")
+    node.add_argument("--transport", choices=("compressed", "raw"), help="default: compressed")
+    node.add_argument("--rate", type=float, help="images per second and camera (default: 12)")
+    node.add_argument("--seconds", type=float, help="how long to measure (default: 20)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from syncl_core.errors import InputError
     from syncl_core.io.files import check_writable
 
+    if vain := [name for name in _NOT_FOR[args.what] if getattr(args, name)]:
+        raise InputError(f"bench {args.what}: --{vain[0]} is not for this measurement; leave it out")
     if args.json:
         check_writable(args.json)
     return {"trackers": _bench_trackers, "train": _bench_training, "node": _bench_node}[args.what](args)
@@ -97,17 +105,17 @@ def _bench_training(args: argparse.Namespace) -> int:
     config = with_settings(load_config(args.config[0]), args.set)
     if config.model.framework == "none":
         raise InputError(f"{args.config[0]}: model.framework: none has no tracks to train; give a tracker")
-    given = {"warmup": args.warmup, "pairs": args.frames}
-    times = measure_steps(config, args.ablation, args.device, **{k: v for k, v in given.items() if v is not None})
+    given, row = {"warmup": args.warmup, "pairs": args.frames}, args.ablation or "table4a/5"
+    times = measure_steps(config, row, args.device, **{k: v for k, v in given.items() if v is not None})
     print(f"{config.name} on {times['device']}, {torch.get_num_threads()} threads: a step of the optimiser", end="\n\n")
     ratio = f"{times['step_ratio']:.3f} +- {times['step_ratio_spread']:.3f}"
     rows = [
-        [row, f"{times[f'{kind}step_seconds']:.3f}", against, str(times[f"{kind}step_operations"])]
-        for row, kind, against in ((baseline_of(args.ablation), "baseline_", "1"), (args.ablation, "", ratio))
+        [name, f"{times[f'{kind}step_seconds']:.3f}", against, str(times[f"{kind}step_operations"])]
+        for name, kind, against in ((baseline_of(row), "baseline_", "1"), (row, "", ratio))
     ]
     print(format_table(["row", "s, median", "ratio", "operations"], rows, args.markdown))
     if args.json:
-        write_text(args.json, json.dumps({"tracker": config.name, "row": args.ablation} | times, indent=2) + "\n")
+        write_text(args.json, json.dumps({"tracker": config.name, "row": row} | times, indent=2) + "\n")
     return 0
 
 
@@ -134,7 +142,7 @@ def _bench_node(args: argparse.Namespace) -> int:
             raise InputError(f"bench node: {package} is not found; source a ROS 2, or run `make setup`")
     width, height = args.size or IMAGE_SIZE
     given = {"seconds": args.seconds, "rate": args.rate, "size": f"{width}x{height}", "transport": args.transport}
-    flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    flags = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
     return subprocess.call([sys.executable, "-m", "syncl_ros.bench_node", *flags])
 
 

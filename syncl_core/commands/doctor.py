@@ -88,7 +88,11 @@ def _packages():
             yield True, f"{name} cannot be imported ({error}): pip install {package or name}"
             continue
         yield False, f"{name} {getattr(module, '__version__', '')}".rstrip()
-    for name, use in {"nuscenes": "no syncl eval", "av": "no video"}.items():
+    optional = {
+        **{"nuscenes": "no nuScenes root, no evaluation", "av": "no video"},
+        **dict.fromkeys(("motmetrics", "pandas"), "no evaluation of tracks"),
+    }
+    for name, use in optional.items():
         if importlib.util.find_spec(name) is None:
             yield False, f"{name} is not installed (optional): {use}"
 

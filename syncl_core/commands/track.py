@@ -128,8 +128,6 @@ def _check_submission(output, config) -> None:
 
 def _recordings(args: argparse.Namespace, config) -> list[tuple]:
     """(name, key frames, frame sets) of each recording of the source."""
-    from pathlib import Path
-
     from syncl_core import offline
     from syncl_core.data.nuscenes import NuScenesScenes
     from syncl_core.errors import InputError
@@ -146,7 +144,7 @@ def _recordings(args: argparse.Namespace, config) -> list[tuple]:
         raise InputError(f"{args.source}: a bag has no versions; --version is for nuScenes roots")
     samples = [sample for scene in offline.bag_samples(args.source).values() for sample in scene]
     frame_sets = offline.bag_frame_sets(args.source, config, on_problems=lambda p: _print_problems(args.source, p))
-    return [(Path(args.source).resolve().stem, samples, frame_sets)]
+    return [(offline.bag_name(args.source), samples, frame_sets)]
 
 
 def _track(step, tracker, frame_sets, name: str, args: argparse.Namespace) -> list:

@@ -112,7 +112,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        raise InputError(f"{path}: exists already; remove it or choose another name")
+        raise InputError(f"{path}: exists already; choose another name or give --overwrite")
     if not _is_only_a_bag(path):
         raise InputError(f"{path}: is not a bag and nothing else, so it is not overwritten; choose another name")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder, write_text
 from syncl_core.training.event_file import EventFile
 
@@ -42,9 +43,12 @@ class Progress:
         if self._quiet:
             return
         numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
-        self._log.write(json.dumps({"iteration": iteration, **numbers}) + "\n")
-        self._log.flush()
-        self._events.add(iteration, numbers)
+        try:
+            self._log.write(json.dumps({"iteration": iteration, **numbers}) + "\n")
+            self._log.flush()
+            self._events.add(iteration, numbers)
+        except OSError as error:
+            raise InputError(f"{self._log.name}: cannot write it: {error.strerror}; --resume goes on later") from None
 
     def say(self, line: str) -> None:
         if not self._quiet:

@@ -95,7 +95,7 @@ def _open_bag(path: Path, config: SynclConfig) -> Recording:
     with BagReader(path) as reader:
         truth = reader.object_sets(topic) if topic in reader.topics else []
     return Recording(
-        name=" ".join(scenes) or path.stem,
+        name=" ".join(scenes) or offline.bag_name(path),
         frame_sets=offline.bag_frame_sets(path, config),
         count=0,
         period_s=config.sync.process_period,

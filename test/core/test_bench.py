@@ -247,6 +247,9 @@ def test_the_models_command_lists_every_configuration(config, capsys):
         (["--threads", "-1"], "threads"),
         (["--size", "64x0"], "image size"),
         (["-c", "nowhere.yaml"], "nowhere.yaml"),
+        (["--rate", "3"], "--rate is not for this"),
+        (["--ablation", "table6/4"], "--ablation is not for this"),
+        (["node"], "--config is not for this"),
     ],
 )
 def test_a_bad_request_is_one_line(arguments, culprit, config, capsys):

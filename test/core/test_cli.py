@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -374,3 +376,16 @@ def test_real_key_frames_make_the_whole_way(config, tmp_path):
     poses = [f.global_from_base for f in offline.bag_frame_sets(tmp_path / "bag", load_config(config))]
     moved = np.linalg.norm((geometry.inverse(poses[0]) @ poses[1])[:3, 3])
     assert 0.5 < moved < 10, "the car of scene-0103 drives"
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    """As `syncl ... | head` is."""
+    command = [sys.executable, "-m", "syncl_core.cli", "train", "--list-ablations"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.wait(60) == 141 and process.stderr.read() == ""
+
+
+def test_a_bag_is_called_as_its_folder_is(tmp_path):
+    (tmp_path / "scene.v2").mkdir()
+    assert offline.bag_name(tmp_path / "scene.v2") == "scene.v2" and offline.bag_name("a/scene.v2.mcap") == "scene.v2"

@@ -50,7 +50,7 @@ def test_round_trip_through_yaml():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("modle: {}", "modle: unknown key; known here: .*model"),
+        ("modle: {}", r"modle: unknown key; did you mean model\? known here: .*model"),
         ("model: {width: 3}", "model.width: unknown key"),
         ("- 1", r"the file: expected keys and values, got \[1\]"),
         ("sync: 3", "sync: expected keys and values, got 3"),

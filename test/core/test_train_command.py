@@ -115,7 +115,10 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys)
     [
         (["{config}", "-o", "{out}", "--resume"], "{out}/last.pt: no such snapshot; nothing to resume"),
         (["{config}"], "syncl train needs CONFIG and -o OUT; see syncl train --help"),
-        (["{config}", "-o", "{out}", "--set", "train.epoch=3"], "train.epoch: unknown key; known here: "),
+        (
+            ["{config}", "-o", "{out}", "--set", "train.epoch=3"],
+            "train.epoch: unknown key; did you mean epochs?",
+        ),
         (["{config}", "-o", "{out}", "--set", "train.epochs"], "--set train.epochs: expected KEY=VALUE"),
         (["{config}", "-o", "{out}", "--set", "name=[1"], "--set name=[1: the value is not valid YAML"),
         (["{config}", "-o", "{out}", "--ablation", "table9/1"], "--ablation table9/1: unknown; known: table4a/1"),

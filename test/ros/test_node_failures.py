@@ -14,6 +14,7 @@ pytest.importorskip("rclpy")
 import live_node
 import numpy as np
 import rclpy
+import small_drive
 import torch
 from hand_fed import MessageFilters
 from rclpy.executors import SingleThreadedExecutor
@@ -26,6 +27,7 @@ from syncl_ros import approximate, engine, worker
 from syncl_ros.environment import prepare_environment
 from syncl_ros.node import TrackerNode
 from syncl_ros.still_tracker import NUM_TRACKS, StillTracker, load_still_tracker
+from syncl_ros.synthetic_rig import SyntheticRig
 
 DOMAIN = 181 + os.getpid() % 40
 
@@ -190,6 +192,23 @@ def test_a_full_device_is_tried_once_more_and_is_one_line(failures, domain):
         node.close()
     finally:
         rclpy.shutdown()
+
+
+def test_cameras_that_are_slower_than_sets_are_asked_for_miss_none(monkeypatch):
+    def slow_rig(node):
+        return SyntheticRig(node, small_drive.jpeg(5), small_drive.MODEL, rate_hz=2.0)
+
+    monkeypatch.setattr(live_node, "make_rig", slow_rig)
+    with running(fragile()[1], "sync.process_period:=0.0") as (_, watcher):
+
+        def coasted_after(processed: int) -> int:
+            status = "processing_time_status"
+            watcher.wait(lambda: status in watcher.statuses, 30)
+            watcher.wait(lambda: int(watcher.values(status)["processed_sets"]) >= processed, 30)
+            return int(watcher.values("camera_status")["coasted_sets"])
+
+        before = coasted_after(3)  # by then the node knows their rhythm
+        assert coasted_after(8) - before <= 1
 
 
 class MovingTracker(StillTracker):
