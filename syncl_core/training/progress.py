@@ -16,14 +16,15 @@ LOG = "log.jsonl"
 
 
 class Progress:
-    """Of the leading process; `quiet` ones say nothing. Rows from `first` on that an earlier run wrote are removed."""
+    """Of the leading process; `quiet` ones say nothing. Rows after iteration `first` that an earlier run wrote are
+    removed, with `unscored` its scores of that iteration, too."""
 
-    def __init__(self, folder: Path, first: int, iterations: int, quiet: bool = False):
+    def __init__(self, folder: Path, first: int, iterations: int, quiet: bool = False, unscored: bool = False):
         self._quiet = quiet
         if quiet:
             return
         make_folder(folder)
-        _keep_rows_before(folder / LOG, first)
+        _keep_rows_until(folder / LOG, first, unscored)
         self._log = (folder / LOG).open("a", encoding="utf-8")
         self._events = EventFile(folder, purge_step=first + 1)
         self._bar = tqdm(total=iterations, initial=first, desc="train", unit="it", disable=None, dynamic_ncols=True)
@@ -72,9 +73,11 @@ def read_log(folder: Path) -> list[dict]:
     return rows
 
 
-def _keep_rows_before(path: Path, first: int) -> None:
+def _keep_rows_until(path: Path, first: int, unscored: bool) -> None:
     if path.is_file():
         kept = [row for row in read_log(path.parent) if row["iteration"] <= first]
+        if unscored:
+            kept = [row for row in kept if row["iteration"] < first or not any(key.startswith("eval/") for key in row)]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

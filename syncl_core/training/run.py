@@ -91,7 +91,7 @@ def train(
         dataset = ClipDataset(source, config, known=run.encoded.kept)
     sampler = RunSampler(config.train.batch_size, first, run.iterations, workers.rank, workers.size)
     loader = make_loader(dataset, sampler, config.train.workers, workers.device)
-    progress = Progress(folder, first, run.iterations, quiet=not workers.leads)
+    progress = Progress(folder, first, run.iterations, quiet=not workers.leads, unscored=owed)
     with stop_flag() as stop, contextlib.closing(progress):
         if owed and evaluate and config.train.evaluate_every:
             best = _evaluate(run, evaluate, first, best, progress)

@@ -266,6 +266,8 @@ def test_an_evaluation_that_fails_or_is_left_out_by_a_stop_is_made_up_and_costs_
     with pytest.raises(InputError, match="no ground truth"):
         train(config, ToySource(), folder, evaluate=evaluate, resume=True)
     broken.clear()
+    with (folder / "log.jsonl").open("a") as log:  # of a process that was killed before it had saved its scores
+        log.write('{"iteration": 2, "eval/score": 7.0}\n')
     (folder / ".last.pt.12345.partial").touch()  # of a process that was killed while it saved
     assert train(config, ToySource(), folder, evaluate=evaluate, resume=True)
     assert scored == whole == [2, 4] and _curve(folder) == _curve(tmp_path / "whole")
