@@ -156,7 +156,7 @@ class TrackerNode(LifecycleNode):
 
     def _tried(self, work: Callable[[], Result]) -> Result:
         """The device may be full of what others do: its memory is released, and the work tried once more."""
-        return device_errors.twice(work, torch.device(self._params.device), self.get_logger().warning)
+        return device_errors.twice(work, self._params.device, self.get_logger().warning)
 
     def _activate(self) -> None:
         gc.collect()  # what an earlier pipeline left behind must not be frozen below

@@ -20,7 +20,7 @@ def is_device_error(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
-def twice(work: Callable[[], Result], device: torch.device, on_retry: Callable[[str], None]) -> Result:
+def twice(work: Callable[[], Result], device: torch.device | str, on_retry: Callable[[str], None]) -> Result:
     """`work()`, once more after a device error; `on_retry` hears of it. Raises DeviceError after the second one."""
     try:
         return work()
