@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,6 +25,8 @@ from syncl_core.commands import (
     world,
 )
 from syncl_core.errors import InputError
+
+_STDOUT = 1  # as the system counts
 
 EXAMPLES = """examples:
   syncl world out/world                        make a synthetic scene in the nuScenes schema
@@ -66,6 +69,16 @@ def _version() -> str:
         return "not installed, from a source tree"
 
 
+def _nobody_reads() -> bool:
+    """Whether the reader of stdout, as `head` is, has had enough; what is left to say goes nowhere then."""
+    watch = select.poll()
+    watch.register(_STDOUT, 0)  # 0: nothing but errors
+    if not watch.poll(0):
+        return False  # it was another pipe
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    return True
+
+
 def exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C or SIGTERM interrupted it,
     141 if nobody reads its output any more."""
@@ -78,10 +91,9 @@ def exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
     except InputError as error:
         print(f"syncl: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read, as `head` does, has had enough: nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except OSError as error:  # a name that is too long, a disk that fails
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         print(f"syncl: error: {error.filename or run.__module__}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 MAX_WAITING = 256  # jobs: a replay that runs away from the network is held up here instead of filling the memory
 MAX_BYTES = 512 * 2**20  # of their images, likewise; a larger set gets in alone
-STOP_SECONDS = 5.0  # for the job at hand when the node ends: less than `ros2 launch` waits until it kills
 CROWDED = 1 / 8  # of these limits: more, and a replay should wait; a player that does is never held up
+STOP_SECONDS = 5.0  # for the job at hand when the node ends: less than `ros2 launch` waits until it kills
 
 
 class Job(Protocol):

@@ -4,7 +4,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,10 +30,9 @@ def measure_steps(
     configs = [ablated(config, name) for name in (row, baseline_of(row))]
     # Scenes for the clips of the bench alone: a frozen encoder wants room on the disk for the maps of all of them.
     few = {"iterations": warmup + pairs, "first_scene": 0, "scenes": 0, "workers": 0}
-    short = replace(config, train=replace(config.train, **few))
-    source = training_source("world", "", "train", short, workers)
-    count = min(_CLIPS, warmup + pairs)
-    clips = [first_clips(source, with_values(each, {"train": few}), count, workers.device) for each in configs]
+    short = [with_values(each, {"train": few}) for each in configs]
+    source = training_source("world", "", "train", short[0], workers)
+    clips = [first_clips(source, each, min(_CLIPS, warmup + pairs), workers.device) for each in short]
     frames = sum(map(source.num_key_frames, source.scene_names))
     with tempfile.TemporaryDirectory(prefix="syncl-bench-") as folder:
         new = (make_run(each, Path(folder), workers, frames) for each in configs)

@@ -1,5 +1,6 @@
 """`syncl` as a user meets it: results on good input; on bad input one line, exit code 2 and nothing half-written."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import simplejpeg
 from nuscenes_fixture import REAL_GAPS_MS, SAMPLES_PER_SCENE, SCENES, edit_table, real_root, write_tiny_nuscenes
 
 from syncl_core import geometry, offline
-from syncl_core.cli import main
+from syncl_core.cli import exit_code, main
 from syncl_core.config import load_config
 from syncl_core.data.nuscenes import NuScenesScenes
 from syncl_core.io import messages
@@ -384,6 +385,15 @@ def test_a_reader_that_has_had_enough_is_no_error():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.wait(60) == 141 and process.stderr.read() == ""
+
+
+def test_another_pipe_that_breaks_is_an_error(capsys):
+    """Such as that of a process which reads images, and was killed."""
+
+    def run(_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert exit_code(run, None) == 2 and "Broken pipe" in capsys.readouterr().err
 
 
 def test_a_bag_is_called_as_its_folder_is(tmp_path):
