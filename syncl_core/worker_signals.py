@@ -11,13 +11,22 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @contextmanager
 def held_for_children() -> Iterator[None]:
-    """Processes that are started inside get no signal before they call `leave_signals_to_parent`. Else one that comes
-    while they import would end them, and their parent would find its work broken instead of stopped."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    """In the main thread. Processes that are started inside get no signal before they call `leave_signals_to_parent`:
+    else one that comes while they import would end them, and their parent would find its work broken instead of
+    stopped. The parent answers its own signals afterwards: a process that is half started never reads what it needs.
+    """
+    came = []
+    # The mask is what children inherit. It alone does not hold the parent: other threads take signals, too.
+    handlers = {s: signal.signal(s, lambda number, _: came.append(number)) for s in _SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def leave_signals_to_parent() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import cv2
@@ -157,15 +158,26 @@ def _run(jobs: list[_Job], workers: int) -> Iterable[Observation | None]:
         return
     # Processes are spawned: forking a process whose torch threads run may deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work) as pool:
-        with held_for_children():
-            results = pool.map(_render_sweep, jobs, chunksize=2)
-        yield from results
+    ended = context.Event()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_work, initargs=(ended,)) as pool:
+        try:
+            with held_for_children():
+                results = pool.map(_render_unless_ended, jobs, chunksize=2)
+            yield from results
+        finally:
+            ended.set()
 
 
-def _begin_work() -> None:
+def _begin_work(ended: Event) -> None:
+    global _ended
+    _ended = ended
     leave_signals_to_parent()
     torch.set_num_threads(1)
+
+
+def _render_unless_ended(job: _Job) -> Observation | None:
+    """After an interrupt the pool goes on with what it has given out, some ten sweeps: they take no time then."""
+    return None if _ended.is_set() else _render_sweep(job)
 
 
 def _render_sweep(job: _Job) -> Observation | None:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 
 import numpy as np
@@ -148,6 +149,28 @@ def test_a_worker_without_sigwaitinfo_ends_at_sigterm():
     ended = worker.exitcode
     worker.kill()
     assert ended == -signal.SIGTERM
+
+
+def test_no_thread_brings_a_signal_while_children_start():
+    """The kernel gives a signal that the main thread blocks to another one; Python answers it in the main thread."""
+    idle = threading.Event()
+    thread = threading.Thread(target=idle.wait)
+    thread.start()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), worker_signals.held_for_children():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.2)
+                through = True
+            except KeyboardInterrupt:
+                through = False
+                raise
+        assert through and signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        idle.set()
+        thread.join()
 
 
 def _nuscenes_config(**train) -> SynclConfig:

@@ -200,7 +200,7 @@ def test_a_signal_to_the_whole_group_is_one_line(tmp_path, pattern):
 
 
 def test_a_killed_process_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "_render_sweep", _killed)
+    monkeypatch.setattr(writer, "_render_unless_ended", _killed)
     config = writer.WorldConfig(seconds=1.0, image_width=160, sweeps=False, workers=2)
     with pytest.raises(InputError, match="data: a drawing process was killed; .* fewer --workers"):
         writer.write_world(tmp_path / "data", config)
