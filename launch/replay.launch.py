@@ -52,7 +52,7 @@ PASSED_ON = {
     "vehicle": ("nuscenes", "YAML file of the vehicle, or the name of one in config/vehicles"),
     "config": ("", "YAML file that defines the tracker"),
     "checkpoint": ("", "weights (.safetensors)"),
-    "device": ("", "torch device, such as cpu or cuda:0"),
+    "device": ("", "torch device, such as cpu or cuda:0; default: a GPU if there is one"),
     "image_transport": ("", "compressed or raw, as recorded"),
     "rviz": ("true", "open RViz as well"),
     "namespace": ("", "namespace of the node"),

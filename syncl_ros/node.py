@@ -7,6 +7,7 @@ means that nothing was processed; an empty array, that nothing is tracked.
 
 import argparse
 import contextlib
+import dataclasses
 import gc
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from syncl_core.checkpoint import chosen_weights, load_tracker
+from syncl_core.devices import default_device
 from syncl_core.errors import DeviceError, InputError
 from syncl_core.runtime import device_errors
 from syncl_core.runtime.problems import Problem
@@ -46,7 +48,8 @@ class TrackerNode(LifecycleNode):
         self.failure: Exception | None = None  # why the last transition failed, or why inference stopped
         self._load = load
         self._settings = Parameters(self)
-        self._params = self._settings.node
+        given = self._settings.node
+        self._params = dataclasses.replace(given, device=given.device or default_device())
         self._check_remaps()
         self._engine: Engine | None = None  # while configured
         self._pipeline: Pipeline | None = None  # while active

@@ -27,7 +27,7 @@ class NodeParams:
         "project's own, trained on the synthetic world alone",
     )
     seed: int = parameter(0, "seed of untrained weights", limits=(0, 2**31 - 1))
-    device: str = parameter("cpu", "torch device, such as cpu or cuda:0")
+    device: str = parameter("", "torch device, such as cpu or cuda:0; empty = a GPU if there is one")
     threads: int = parameter(0, "CPU threads of the network; 0 = torch's choice", limits=(0, 256))
     autostart: bool = parameter(True, "configure and activate at start; false = wait for lifecycle transitions")
     image_transport: str = parameter("compressed", "kind of image messages", choices=("compressed", "raw"))

@@ -50,7 +50,7 @@ def add_parser(subparsers) -> None:
         help="default: trackers; train: a training step with and without SynCL; node: the ROS node",
     )
     parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--precision", help="fp32 (default), or bf16 by autocast; of trackers only")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")
     parser.add_argument(
@@ -154,13 +154,15 @@ def _bench_trackers(args: argparse.Namespace) -> int:
 
     from syncl_core.bench.measure import BenchOptions, measure_apart
     from syncl_core.config import load_config
+    from syncl_core.devices import default_device
     from syncl_core.io.files import write_text
     from syncl_core.shipped import shipped_configs
 
     _check_counts(args)
-    frames, warmup = (200, 20) if args.device.startswith("cuda") else (10, 2)
+    device = args.device or default_device()
+    frames, warmup = (200, 20) if device.startswith("cuda") else (10, 2)
     options = BenchOptions(
-        device=args.device,
+        device=device,
         precision=args.precision or "fp32",
         threads=args.threads,
         frames=frames if args.frames is None else args.frames,

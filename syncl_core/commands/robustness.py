@@ -40,7 +40,7 @@ def add_parser(subparsers) -> None:
         metavar="S",
         help="seconds between two processed sets (default: 0.5 1 1.5 2)",
     )
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument("--device", default="", help="torch device (default: a GPU if there is one)")
     parser.add_argument("--seed", type=int, default=0, help="which cameras are missing; untrained weights (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier tables")
     parser.set_defaults(run=run)
@@ -54,13 +54,15 @@ def run(args: argparse.Namespace) -> int:
 
     from syncl_core.checkpoint import chosen_weights, load_tracker
     from syncl_core.data.nuscenes import NuScenesScenes
+    from syncl_core.devices import default_device
     from syncl_core.evaluation import robustness
     from syncl_core.evaluation.tracking import import_devkit
     from syncl_core.io.files import make_folder, refuse_existing, write_text
     from syncl_core.offline import chosen_scenes
     from syncl_core.runtime.session import TrackerSession
 
-    tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
+    device = args.device or default_device()
+    tracker = load_tracker(args.config, args.checkpoint, args.seed, device)
     trained = chosen_weights(args.config, args.checkpoint) is not None
     if not trained:
         print("note: no --checkpoint: the weights are untrained, the figures mean nothing", file=sys.stderr)
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     make_folder(args.output)
 
     def make_session(config):
-        return TrackerSession(tracker.step, tracker.init_state, config, args.device)
+        return TrackerSession(tracker.step, tracker.init_state, config, device)
 
     outcomes = []
     with tqdm(total=len(conditions) * len(scenes), unit="scene", disable=None) as bar:

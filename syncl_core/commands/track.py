@@ -33,7 +33,7 @@ def add_parser(subparsers) -> None:
     scope.add_argument("--split", default="", help="nuScenes split, or one of the root's own splits.json")
     scope.add_argument("--scene", action="append", default=[], metavar="NAME", help="only this scene (repeatable)")
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument("--device", default="", help="torch device (default: a GPU if there is one)")
     parser.add_argument("--seed", type=int, default=0, help="seed of untrained weights (default: 0)")
     parser.add_argument(
         "--dump-heads",
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from syncl_core.checkpoint import load_tracker
+    from syncl_core.devices import default_device
     from syncl_core.head_dump import HeadDump
     from syncl_core.io.files import check_writable, make_folder, refuse_existing
     from syncl_core.io.key_frames import fill_samples, reach
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.io.track_bag import write_track_bag
     from syncl_core.offline import is_bag
 
-    output = Path(args.output)
+    output, args.device = Path(args.output), args.device or default_device()
     tracker = load_tracker(args.config, args.checkpoint, args.seed, args.device)
     if args.config and not args.checkpoint:
         _print_note("no --checkpoint: the weights are untrained, the boxes mean nothing")

@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from syncl_core.devices import default_device
 from syncl_core.errors import InputError
 
 _PATIENCE = timedelta(hours=2)  # processes wait for one that evaluates
@@ -40,7 +41,7 @@ def join(device: str = "") -> Workers:
     Raises InputError for a device that cannot be used.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:

@@ -134,6 +134,20 @@ def test_a_network_that_cannot_be_loaded_leaves_the_node_unconfigured():
         assert "weights.safetensors: no such file" in said.message
 
 
+def test_where_no_device_is_named_a_gpu_computes_if_there_is_one(monkeypatch, domain):
+    monkeypatch.setattr("syncl_core.devices.torch.cuda.is_available", lambda: True)
+    for given, device in (("", "cuda"), ("cpu", "cpu")):
+        asked = []
+        rclpy.init(args=["--ros-args", "-p", f"device:='{given}'", "-p", "autostart:=false"], domain_id=domain)
+        try:
+            node = TrackerNode(load=lambda *given, asked=asked: asked.append(given[3]))
+            node.trigger_configure()
+            node.destroy_node()
+        finally:
+            rclpy.shutdown()
+        assert asked == [device]
+
+
 def test_message_filters_in_front_of_the_intake(monkeypatch):
     package = MessageFilters(every=2)
     monkeypatch.setattr(approximate, "_message_filters", lambda: package)
