@@ -45,6 +45,8 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from tqdm import tqdm
+
     from syncl_core.classes import TRACKING_CLASSES
     from syncl_core.evaluation.rings import format_rings, measure_rings
     from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     asked = (args.root, args.version, args.split or args.scene, args.tracks)
     classes = args.classes or TRACKING_CLASSES
     rings = measure_rings(*asked, classes) if args.by_distance else ()  # first: the official metrics take longer
-    table = format_metrics(evaluate_tracking(*asked, args.output, classes))
+    with tqdm(total=len(classes), desc="eval", unit="class", disable=None) as bar:
+        table = format_metrics(evaluate_tracking(*asked, args.output, classes, bar.update))
     if rings:
         table += f"\n\n{format_rings(rings)}"
     print(table)

@@ -16,7 +16,7 @@ import contextlib
 import functools
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -25,6 +25,7 @@ import pandas as pd
 import sklearn
 from motmetrics.metrics import MetricsHost
 from nuscenes.eval.tracking import algo, evaluate
+from nuscenes.eval.tracking.data_classes import TrackingMetricData
 from nuscenes.eval.tracking.metrics import (
     longest_gap_duration,
     num_fragmentations_custom,
@@ -42,10 +43,13 @@ Boxes = Mapping[int, Sequence]
 
 
 @contextlib.contextmanager
-def quick_devkit() -> Iterator[None]:
-    """While it lasts, `TrackingEval` of this process leaves repeated work out. Other threads wait for their turn."""
+def quick_devkit(on_class: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """While it lasts, `TrackingEval` of this process leaves repeated work out. Other threads wait for their turn.
+
+    on_class: hears of every class that is done.
+    """
     places = (
-        (evaluate, "TrackingEvaluation", QuickEvaluation),
+        (evaluate, "TrackingEvaluation", functools.partial(QuickEvaluation, on_done=on_class)),
         (algo, "MOTAccumulatorCustom", SceneEvents),
         (algo, "create_motmetrics", functools.partial(quick_metrics, {})),
         (algo, "sklearn", SimpleNamespace(metrics=SimpleNamespace(pairwise=_Distances()))),
@@ -65,8 +69,15 @@ class QuickEvaluation(algo.TrackingEvaluation):
     """The devkit's evaluation of one class, which asks a devkit's evaluation of every single scene."""
 
     def __init__(
-        self, tracks_gt: Mapping[str, Boxes], tracks_pred: Mapping[str, Boxes], class_name: str, *args, **kwargs
+        self,
+        tracks_gt: Mapping[str, Boxes],
+        tracks_pred: Mapping[str, Boxes],
+        class_name: str,
+        *args,
+        on_done: Callable[[], object] = lambda: None,
+        **kwargs,
     ):
+        self._on_done = on_done
         tracks_gt, tracks_pred = _of_class(tracks_gt, class_name), _of_class(tracks_pred, class_name)
         super().__init__(tracks_gt, tracks_pred, class_name, *args, **kwargs)
         self._scenes = [
@@ -76,6 +87,11 @@ class QuickEvaluation(algo.TrackingEvaluation):
             )
             for scene, truth in tracks_gt.items()
         ]
+
+    def accumulate(self) -> TrackingMetricData:
+        data = super().accumulate()
+        self._on_done()
+        return data
 
     def accumulate_threshold(self, threshold: float | None = None) -> tuple[pd.DataFrame, list[float]]:
         """The events of all scenes, and without a threshold the scores of what was found."""

@@ -12,7 +12,7 @@ import math
 import tempfile
 import unittest
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -56,13 +56,15 @@ def evaluate_tracking(
     submission_path: str | Path,
     output_dir: str | Path | None = None,
     classes: Sequence[str] = TRACKING_CLASSES,
+    on_class: Callable[[], object] = lambda: None,
 ) -> TrackingMetrics:
     """Compare a submission file with the ground truth of a split (its name) or of scenes (a sequence of names).
 
     `version` "" means the only one of `root`, which is not written to. An empty split name means every scene the
     submission has a key frame of. The devkit's `metrics_summary.json` and `metrics_details.json` go to `output_dir`.
     `classes` are those that count: fewer than all for a tracker that knows fewer, whose figures are then no longer
-    those of the benchmark. Takes seconds for a scene, minutes for the 150 scenes of val.
+    those of the benchmark. Takes seconds for a scene, minutes for the 150 scenes of val; `on_class` hears of every class
+    that is done.
 
     Raises InputError for an unusable root, submission or selection, and for a class that nuScenes does not track; ids
     that occur twice in a frame are one case.
@@ -85,7 +87,7 @@ def evaluate_tracking(
     with tempfile.TemporaryDirectory(prefix="syncl-eval-") as folder:
         linked_root = link_root(Path(root), version, scenes, Path(folder))
         results = _results_file(submission_path, submission, samples, Path(folder))
-        summary, details = _run_devkit(root, linked_root, version, results, Path(folder) / "metrics", classes)
+        summary, details = _run_devkit(root, linked_root, version, results, Path(folder) / "metrics", classes, on_class)
     if output_dir is not None:
         write_text(Path(output_dir) / "metrics_summary.json", json.dumps(summary, indent=2))
         write_text(Path(output_dir) / "metrics_details.json", json.dumps(details, indent=2))
@@ -156,7 +158,13 @@ def import_devkit() -> tuple:
 
 
 def _run_devkit(
-    root: str | Path, linked_root: Path, version: str, results: Path, output_dir: Path, classes: Sequence[str]
+    root: str | Path,
+    linked_root: Path,
+    version: str,
+    results: Path,
+    output_dir: Path,
+    classes: Sequence[str],
+    on_class: Callable[[], object],
 ) -> tuple[dict, dict]:
     """The devkit's summary and details. Its prints and progress bars go nowhere."""
     config_factory, TrackingEval, quick_devkit = import_devkit()
@@ -171,7 +179,7 @@ def _run_devkit(
             )
         except Exception as error:
             raise cannot_evaluate(error, root, linked_root, version) from error
-        with quick_devkit():
+        with quick_devkit(on_class):
             summary = evaluation.main(render_curves=False)
     details = json.loads((output_dir / "metrics_details.json").read_text())
     return summary, details
