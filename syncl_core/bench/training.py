@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from syncl_core.bench.measure import device_name
 from syncl_core.bench.operations import Operations
@@ -74,7 +75,7 @@ def step_times(
         for clip in seen if run.encoded else ():
             run.encoded(clip.to(run.workers.device))
     seconds = {"row": [], "baseline": []}
-    for i in range(warmup + pairs):
+    for i in tqdm(range(warmup + pairs), desc="bench train", unit="pair", leave=False, disable=None):
         both = [("row", row, clips), ("baseline", baseline, baseline_clips)]
         for name, run, seen in both if i % 2 else both[::-1]:
             wait_for(run.workers.device)

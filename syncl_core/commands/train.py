@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, config, folder, workers) -> bool:
+    import sys
     from pathlib import Path
 
     from syncl_core.training.evaluate import Evaluation
@@ -86,6 +87,12 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
         root = args.eval_data or args.data
         clips = evaluation_clips(root, args.version, args.eval_split or "val", config, folder, workers)
         evaluate = Evaluation(clips, folder / "evaluations", workers)
+        if workers.leads and (learned := set(clips.scene_names) & set(source.scene_names)):
+            print(
+                f"note: {len(learned)} of the {len(clips.scene_names)} scenes to evaluate on are trained on, too: "
+                "the figures flatter the tracker",
+                file=sys.stderr,
+            )
     return train(
         *(config, source, folder, workers),
         evaluate=evaluate,

@@ -63,8 +63,8 @@ def evaluate_tracking(
     `version` "" means the only one of `root`, which is not written to. An empty split name means every scene the
     submission has a key frame of. The devkit's `metrics_summary.json` and `metrics_details.json` go to `output_dir`.
     `classes` are those that count: fewer than all for a tracker that knows fewer, whose figures are then no longer
-    those of the benchmark. Takes seconds for a scene, minutes for the 150 scenes of val; `on_class` hears of every class
-    that is done.
+    those of the benchmark. Takes seconds for a scene, minutes for the 150 scenes of val; `on_class` hears of every
+    class that is done.
 
     Raises InputError for an unusable root, submission or selection, and for a class that nuScenes does not track; ids
     that occur twice in a frame are one case.
