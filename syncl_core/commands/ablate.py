@@ -25,7 +25,7 @@ paper's figures, costs) and results.png. A run that breaks is named and stops no
 
 
 _FOR_TRAINING = ("tables", "seeds", "init", "split", "train_scenes", "set")
-"""Switches without a meaning for --evaluate."""
+"""Switches without a meaning for --evaluate and --report."""
 
 
 def add_parser(subparsers) -> None:
@@ -118,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
 
     args.eval_data = args.eval_data or args.data
     if args.report:
+        if vain := [name for name in ("config", "output", *_given_for_training(args)) if getattr(args, name)]:
+            raise InputError(f"syncl ablate --report OUT writes into OUT; leave out {_switch(vain[0])}")
         folder = Path(args.report)
         return _told(folder, conduct.report(folder, load_study(folder)))
     if args.overview or args.curve:
@@ -163,13 +165,21 @@ def _evaluated(args: argparse.Namespace) -> int:
     folder, trained = Path(args.output), Path(args.evaluate)
     if not args.output or folder.resolve() == trained.resolve() or args.config:
         raise InputError("syncl ablate --evaluate OUT needs another folder, -o NEW, and no CONFIG")
-    if given := [name for name, default in args.for_training.items() if getattr(args, name) != default]:
-        raise InputError(f"--{given[0].replace('_', '-')} is for training; --evaluate OUT takes the runs of OUT")
+    if given := _given_for_training(args):
+        raise InputError(f"{_switch(given[0])} is for training; --evaluate OUT takes the runs of OUT")
     check_counts(args)
     tuning = asked_tuning(args)
     return _told(
         folder, conduct.evaluate_again(folder, trained, asked_evaluation(args), tuning, args.device, args.jobs)
     )
+
+
+def _given_for_training(args: argparse.Namespace) -> list[str]:
+    return [name for name, default in args.for_training.items() if getattr(args, name) != default]
+
+
+def _switch(name: str) -> str:
+    return {"config": "CONFIG"}.get(name, f"--{name.replace('_', '-')}")
 
 
 def _listed(study) -> str:

@@ -289,6 +289,8 @@ def test_rows_nobody_asked_for_need_not_fit():
         ),
         (["{config}", "-o", "{out}", "--tables", "4a,8"], "--tables 8: these rows train for longer than others"),
         (["--report", "{out}"], "{out}/study.json: no such file"),
+        (["--report", "{out}", "{config}"], "syncl ablate --report OUT writes into OUT; leave out CONFIG"),
+        (["--report", "{out}", "--seeds", "5"], "syncl ablate --report OUT writes into OUT; leave out --seeds"),
         (["--evaluate", "{out}", "-o", "{out}x", "--seeds", "4"], "--seeds is for training; --evaluate OUT takes the"),
         (["--evaluate", "{out}", "-o", "{out}x", "--set", "a=1"], "--set is for training; --evaluate OUT takes the"),
     ],

@@ -232,7 +232,8 @@ def _progress(tasks: Sequence[TrainTask], training: Place) -> Iterator[Callable[
 
 def _say_left(name: str, finished: int, runs: int, made: int, left: int, started: float) -> None:
     minutes = (time.monotonic() - started) / max(made, 1) * left / 60
-    print(f"{name}: finished, {finished} of {runs} runs; about {minutes:.0f} minutes left", file=sys.stderr)
+    more = f"; about {minutes:.0f} minutes left" if finished < runs else ""  # costs come after the runs
+    print(f"{name}: finished, {finished} of {runs} runs{more}", file=sys.stderr)
 
 
 def _iterations(task: TrainTask, training: Place) -> int:
