@@ -50,7 +50,7 @@ TELL_FINISHED = ["ros2", "topic", "pub", *ONCE_LATCHED, "--keep-alive", "3", "/p
 
 PASSED_ON = {
     "vehicle": ("nuscenes", "YAML file of the vehicle, or the name of one in config/vehicles"),
-    "config": ("", "YAML file that defines the tracker"),
+    "config": ("", "YAML file or name of the tracker"),
     "checkpoint": ("", "weights (.safetensors)"),
     "device": ("", "torch device, such as cpu or cuda:0; default: a GPU if there is one"),
     "image_transport": ("", "compressed or raw, as recorded"),

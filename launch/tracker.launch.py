@@ -24,7 +24,7 @@ RVIZ_TOPICS = ("markers", *(f"debug/image/{frame_of(camera)}" for camera in CAME
 # those of the node's parameters.
 NODE_ARGUMENTS = {
     "vehicle": "YAML file of the vehicle, or the name of one in config/vehicles",
-    "config": "YAML file that defines the tracker",
+    "config": "YAML file or name of the tracker",
     "checkpoint": "weights (.safetensors)",
     "device": "torch device, such as cpu or cuda:0; default: a GPU if there is one",
     "image_transport": "compressed or raw",

@@ -19,6 +19,7 @@ from syncl_core.classes import CAMERAS, DETECTION_CLASSES
 from syncl_core.errors import InputError
 from syncl_core.io.yaml_file import read_yaml
 from syncl_core.model_config import LARGEST, ModelConfig, check_model
+from syncl_core.shipped import named_config
 from syncl_core.strategy_config import StrategyConfig, check_strategy
 from syncl_core.train_config import TrainConfig, check_train
 
@@ -105,7 +106,9 @@ _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def load_config(path: str | Path) -> SynclConfig:
-    """Read a YAML file over the defaults. Raises InputError naming the file and the key."""
+    """Read a YAML file, or the one of that name that comes with the package, over the defaults. Raises InputError
+    naming the file and the key."""
+    path = named_config(path)
     values = read_yaml(path, "configuration")
     try:
         config = config_from_dict(SynclConfig, {} if values is None else values)

@@ -1,5 +1,6 @@
 """What comes with the package: configurations of trackers, and weights of one of them."""
 
+import difflib
 import sys
 from pathlib import Path
 
@@ -20,6 +21,22 @@ def shipped_configs() -> list[Path]:
         if found := sorted(path for path in place.glob("*.yaml") if path.name not in _NODE_PARAMETERS):
             return found
     raise InputError(f"no tracker in {_places()}; name a configuration with -c")
+
+
+def named_config(name: str | Path) -> Path:
+    """The file that is meant: a name without folder and ending is one of these, unless such a file is there.
+
+    Raises InputError with a better guess for a name that none of them has.
+    """
+    path = Path(name)
+    if path.suffix or path.parent != Path() or path.exists():
+        return path
+    known = {config.stem: config for config in shipped_configs()}
+    if path.name not in known:
+        like = difflib.get_close_matches(path.name, known, n=1)
+        meant = f"did you mean {like[0]}? " if like else ""
+        raise InputError(f"{name}: no such configuration; {meant}`syncl models` lists those that come with the package")
+    return known[path.name]
 
 
 def shipped_weights() -> Path:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scene", default="", help="scene of the root (default: the first one with images)")
     parser.add_argument("--checkpoint", default="", help="weights (.safetensors; default: the project's own)")
     parser.add_argument(
-        "--config", default="", help="YAML of the tracker; without --checkpoint its weights are untrained"
+        "--config", default="", help="YAML or name of the tracker; without --checkpoint its weights are untrained"
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the synthetic scene (default: 8)")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder for the results")

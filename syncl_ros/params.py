@@ -20,7 +20,7 @@ class NodeParams:
     vehicle: str = parameter(
         "", "YAML file of the vehicle, or the name of one in config/vehicles: values for the parameters below"
     )
-    config: str = parameter("", "YAML file of the tracker; empty = that of the checkpoint")
+    config: str = parameter("", "YAML file or name of the tracker; empty = that of the checkpoint")
     checkpoint: str = parameter(
         "",
         "weights (.safetensors); empty = untrained weights, whose boxes mean nothing; where config is empty, too: the "

@@ -36,7 +36,7 @@ def add_parser(subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", nargs="?", default="", metavar="CONFIG", help="YAML of the tracker, for all rows")
+    parser.add_argument("config", nargs="?", default="", metavar="CONFIG", help="YAML or name of the rows' tracker")
     parser.add_argument("-o", "--output", default="", metavar="OUT", help="folder of the comparison")
     parser.add_argument("--tables", default="4a,4b,5", help="tables and rows, as 4a,5/2,open (default: 4a,4b,5)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs per row (default: 3)")

@@ -49,7 +49,7 @@ def add_parser(subparsers) -> None:
         default="trackers",
         help="default: trackers; train: a training step with and without SynCL; node: the ROS node",
     )
-    parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
+    parser.add_argument("-c", "--config", action="append", default=[], help="YAML or name of a tracker (repeatable)")
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--precision", help="fp32 (default), or bf16 by autocast; of trackers only")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")

@@ -4,7 +4,7 @@ import argparse
 
 EXAMPLES = """examples:
   syncl models                                        every configuration of the package
-  syncl models -c config/mutr3d_world_256x704.yaml
+  syncl models -c config/mutr3d_world_256x704.yaml    or only its name, here and wherever a configuration is given
   syncl models --markdown                             the table for docs/performance.md
 
 Nothing is run: shapes are enough. GFLOP is of one frame with all cameras, a multiply-add counts as two; convolutions,
@@ -20,7 +20,7 @@ def add_parser(subparsers) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-c", "--config", action="append", default=[], help="YAML of a tracker (repeatable)")
+    parser.add_argument("-c", "--config", action="append", default=[], help="YAML or name of a tracker (repeatable)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.set_defaults(run=run)
 

@@ -23,7 +23,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("root", metavar="NUSCENES", help="nuScenes root: has v1.0-*/ and maps/")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the tables")
-    parser.add_argument("-c", "--config", default="", help="YAML of the tracker (default: the checkpoint's own)")
+    parser.add_argument("-c", "--config", default="", help="YAML or name of the tracker (default: the checkpoint's)")
     parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: as `syncl track` does")
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--split", default="", help="nuScenes split, or one of the root's own splits.json")

@@ -23,7 +23,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("source", help="rosbag2 (folder, .mcap or .db3) or nuScenes root")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
-    parser.add_argument("-c", "--config", default="", help="YAML of the tracker (default: the checkpoint's own)")
+    parser.add_argument("-c", "--config", default="", help="YAML or name of the tracker (default: the checkpoint's)")
     parser.add_argument(
         "--checkpoint",
         default="",

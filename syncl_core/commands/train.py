@@ -30,7 +30,7 @@ def add_parser(subparsers) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", default="", metavar="CONFIG", help="YAML of the tracker")
+    parser.add_argument("config", nargs="?", default="", metavar="CONFIG", help="YAML or name of the tracker")
     parser.add_argument("-o", "--output", default="", metavar="OUT", help="folder of the run")
     parser.add_argument("--data", default="world", metavar="world|NUSCENES", help="training data (default: world)")
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")

@@ -24,7 +24,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("root", metavar="NUSCENES", help="nuScenes root: has v1.0-*/ and maps/")
     parser.add_argument("-o", "--output", required=True, metavar="YAML", help="configuration to write")
-    parser.add_argument("-c", "--config", default="", help="YAML of the tracker (default: the checkpoint's own)")
+    parser.add_argument("-c", "--config", default="", help="YAML or name of the tracker (default: the checkpoint's)")
     parser.add_argument("--checkpoint", default="", help="weights (.safetensors); without: as `syncl track` does")
     parser.add_argument("--split", default="", help="nuScenes split, or one of the root's own splits.json")
     parser.add_argument("--version", default="", help="version folder of a nuScenes root that has several")

@@ -1,9 +1,11 @@
 """The weights that come with the package find and follow the actors of the synthetic world."""
 
 import numpy as np
+import pytest
 
 from syncl_core.checkpoint import chosen_weights, load_tracker
 from syncl_core.config import load_config
+from syncl_core.errors import InputError
 from syncl_core.runtime.session import TrackerSession
 from syncl_core.shipped import shipped_configs, shipped_weights
 from syncl_core.world.source import WorldSource
@@ -25,6 +27,18 @@ def test_which_weights_are_taken():
     assert chosen_weights("", "") == shipped_weights()
     assert chosen_weights("some.yaml", "") is None
     assert str(chosen_weights("some.yaml", "other.safetensors")) == "other.safetensors"
+
+
+def test_a_configuration_has_a_name_that_a_file_may_have_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = {path.stem: path for path in shipped_configs()}["petr_small_320x800"]
+    assert load_config("petr_small_320x800") == load_config(here)
+    (tmp_path / "petr_small_320x800").write_text("name: mine")
+    assert load_config("petr_small_320x800").name == "mine"
+    with pytest.raises(InputError, match="petr_smal_320x800: no such configuration; did you mean petr_small_320x800"):
+        load_config("petr_smal_320x800")
+    with pytest.raises(InputError, match="petr_smal_320x800.yaml: cannot read the configuration"):
+        load_config("petr_smal_320x800.yaml")
 
 
 def test_near_actors_of_an_unseen_scene_are_found_and_keep_their_identity():
