@@ -29,7 +29,7 @@ def named_config(name: str | Path) -> Path:
     Raises InputError with a better guess for a name that none of them has.
     """
     path = Path(name)
-    if path.suffix or path.parent != Path() or path.exists():
+    if path.suffix or path.parent != Path() or path.is_file():
         return path
     known = {config.stem: config for config in shipped_configs()}
     if path.name not in known:
