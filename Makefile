@@ -6,6 +6,7 @@ DATA =
 SCENE =
 CONFIG =
 CHECKPOINT =
+DEVICE =
 
 VENV_PYTHON := .venv/bin/python
 SETUP := "$(PYTHON)" syncl_ros/bootstrap/install.py --torch "$(TORCH)"
@@ -33,6 +34,7 @@ help: ## show this text
 	@echo "  SCENE=NAME    scene of it (default: the first)"
 	@echo "  CHECKPOINT=FILE  weights for the demo (default: the project's own, which know the synthetic world alone)"
 	@echo "  CONFIG=FILE   configuration for the demo (default: that of the weights)"
+	@echo "  DEVICE=NAME   where the demo's network computes, as cpu (default: a GPU if there is one)"
 	@echo "  PYTHON=NAME   Python 3.10 to 3.12 to build .venv with (default: python3)"
 	@echo "  TORCH=ARGS    what pip installs as torch (default: the exact CPU build); given once, it stays. Example:"
 	@echo "                TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130'"
@@ -45,7 +47,7 @@ setup-tests:
 	@$(SETUP) --with-tests
 
 demo: setup ## track a scene with the real node over DDS; results in out/demo
-	@"$(VENV_PYTHON)" -m syncl_ros.demo --data "$(DATA)" --scene "$(SCENE)" --config "$(CONFIG)" --checkpoint "$(CHECKPOINT)"
+	@"$(VENV_PYTHON)" -m syncl_ros.demo --data "$(DATA)" --scene "$(SCENE)" --config "$(CONFIG)" --checkpoint "$(CHECKPOINT)" --device "$(DEVICE)"
 
 # The core's tests run side by side, one thread each. Those over DDS have deadlines, so they run one after the other.
 test: setup-tests ## run everything the continuous integration runs

@@ -155,7 +155,9 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
     try:
         torch.zeros(1, device=device).cpu()  # the meta device makes tensors, but holds nothing
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
-        raise InputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; choose another one, such as cpu"
+        ) from None
     given, weights = load_config(config) if config else None, chosen_weights(config, checkpoint)
     return (load_checkpoint(weights, given) if weights else build_tracker(given, seed)).to(device)
 

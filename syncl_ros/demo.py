@@ -23,6 +23,7 @@ from syncl_core.checkpoint import load_tracker
 from syncl_core.cli import main as syncl
 from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes import NuScenesScenes
+from syncl_core.devices import default_device
 from syncl_core.errors import InputError
 from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
 from syncl_core.io.bag_reader import BagReader
@@ -54,7 +55,7 @@ class Demo(NamedTuple):
     data: NuScenesScenes
     scene: str
     config: SynclConfig
-    parameters: Mapping[str, str]  # of the node: config and checkpoint, as far as they are given
+    parameters: Mapping[str, str]  # of the node: config, checkpoint and device, as far as they are given
     notice: str  # what must be said about the weights
     output: Path
 
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", default="", help="YAML or name of the tracker; without --checkpoint its weights are untrained"
     )
+    parser.add_argument("--device", default="", help="torch device (default: a GPU if there is one)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of the synthetic scene (default: 8)")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo"), help="folder for the results")
     args = parser.parse_args(argv)
@@ -99,9 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """All steps. Raises InputError naming the step's culprit."""
     started = time.monotonic()
-    config = load_tracker(args.config, args.checkpoint).config  # what cannot be used must not come up after minutes
+    device = args.device or default_device()
+    # What cannot be used must not come up after minutes.
+    config = load_tracker(args.config, args.checkpoint, device=device).config
     check_submittable(config)
-    given = {name: value for name in ("config", "checkpoint") if (value := getattr(args, name))}
+    given = {name: value for name in ("config", "checkpoint", "device") if (value := getattr(args, name))}
     with folder_taken(args.output):
         _say(1, f"scene: {args.data or 'a synthetic one'}")
         data = NuScenesScenes(args.data or _synthetic_scene(args.output, args.seconds))

@@ -31,7 +31,7 @@ def run_demo(*arguments: object) -> subprocess.CompletedProcess:
 
 def test_demo_on_a_nuscenes_root(tmp_path):
     root, output = write_tiny_nuscenes(tmp_path / "nuscenes"), tmp_path / "out"
-    result = run_demo("--data", root, "--scene", SCENES[1], "-o", output)
+    result = run_demo("--data", root, "--scene", SCENES[1], "--device", "cpu", "-o", output)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "AMOTA" in result.stdout and "weights of the synthetic world" in result.stdout
     for name in ("picture.png", "video.mp4", "metrics.txt"):
@@ -69,6 +69,7 @@ def test_key_frames_beside_the_recorded_sets_have_boxes(tmp_path, capsys):
         (("--data", "nowhere"), "nowhere"),
         (("--data", "{root}", "--scene", "scene-9999"), "scene-9999"),
         (("--data", "{root}", "--checkpoint", "nothing.safetensors"), "nothing.safetensors"),
+        (("--data", "{root}", "--device", "abacus"), "device 'abacus' cannot be used"),
     ],
 )
 def test_demo_says_in_one_line_what_is_wrong(arguments, culprit, tmp_path):
