@@ -11,14 +11,16 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @contextmanager
 def held_for_children() -> Iterator[None]:
-    """In the main thread. Processes that are started inside get no signal before they call `leave_signals_to_parent`:
-    else one that comes while they import would end them, and their parent would find its work broken instead of
-    stopped. The parent answers its own signals afterwards: a process that is half started never reads what it needs.
+    """Processes that are started inside get no signal before they call `leave_signals_to_parent`: else one that comes
+    while they import would end them, and their parent would find its work broken instead of stopped. The parent answers
+    its own signals afterwards: a process that is half started would never get what it is to read.
     """
-    came = []
+    came: list[int] = []
     # The mask is what children inherit. It alone does not hold the parent: other threads take signals, too.
-    handlers = {s: signal.signal(s, lambda number, _: came.append(number)) for s in _SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS if _is_ours(number)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
@@ -27,6 +29,11 @@ def held_for_children() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+def _is_ours(number: int) -> bool:
+    """Whether Python answers this signal, and this thread may say how."""
+    return threading.current_thread() is threading.main_thread() and callable(signal.getsignal(number))
 
 
 def leave_signals_to_parent() -> None:
