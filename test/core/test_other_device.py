@@ -101,24 +101,28 @@ def test_a_step_there_reads_nothing_and_waits_for_nothing(model):
     tracker = _tracker(config)
     dataset = ClipDataset(ToySource(), config, augment=False)
     frames = [dataset[number].frames[-1] for number in range(3)]
-    with Elsewhere() as traffic, torch.no_grad():
-        state, expected = tracker.init_state(), []
-        for frame in frames:
-            state, tracks = tracker.step(state, frame)
-            expected.append((state, tracks))
+    expected = _tracked(tracker, frames, torch.device("cpu"))
+    with Elsewhere() as traffic:
         tracker, frames = tracker.to(ELSEWHERE), _pytree.tree_map(lambda tensor: tensor.to(ELSEWHERE), frames)
         traffic.waits.clear()
-        state, found = tracker.init_state(1, ELSEWHERE), []
-        for frame in frames:
-            state, tracks = tracker.step(state, frame)
-            found.append((state, tracks))
+        found = _tracked(tracker, frames, ELSEWHERE)
         assert not traffic.reads and not traffic.waits
         _close(expected, found)
     assert expected[-1][1].valid.any()
 
 
-def _trained(config, device: torch.device, traffic: Elsewhere) -> list:
-    """Losses, stats and the norm of the gradient, of two steps."""
+@torch.no_grad()
+def _tracked(tracker, frames: list, device: torch.device) -> list:
+    """State and tracks after every frame."""
+    state, found = tracker.init_state(1, device), []
+    for frame in frames:
+        state, tracks = tracker.step(state, frame)
+        found.append((state, tracks))
+    return found
+
+
+def _trained(config, device: torch.device, traffic: Elsewhere | None = None) -> list:
+    """Losses, stats and the norm of the gradient, of two steps; `traffic` where the device is elsewhere."""
     torch.manual_seed(0)
     model = ClipModel(build_tracker(config), Criterion(config)).to(device)
     prepare(model.tracker, config.train)
@@ -127,13 +131,14 @@ def _trained(config, device: torch.device, traffic: Elsewhere) -> list:
     dataset = ClipDataset(ToySource(), config)
     for number in range(2):
         clip = collate([dataset[number], dataset[number + 2]]).to(device)
-        traffic.waits.clear(), traffic.reads.clear()
+        if traffic:
+            traffic.waits.clear(), traffic.reads.clear()
         optimizer.zero_grad()
         loss = total_loss(model(clip.frames, clip.targets))
         loss.total.backward()
         norms = [clip_gradients(part, config.train.max_gradient_norm) for part in model.parts()]
         optimizer.step()
-        if device == ELSEWHERE:
+        if traffic:
             contrasts = model.criterion.strategy is not None and model.criterion.strategy.contrast is not None
             # For the Hungarian method, and how many queries the contrastive term has to compare.
             assert len(traffic.reads) == len(clip.targets) + contrasts
@@ -152,8 +157,9 @@ def _trained(config, device: torch.device, traffic: Elsewhere) -> list:
 )
 def test_training_there_is_the_same_and_reads_once_a_frame(model, syncl, helps):
     config = _config(model, syncl, **helps)
+    expected = _trained(config, torch.device("cpu"))
     with Elsewhere() as traffic:
-        expected, found = (_trained(config, device, traffic) for device in (torch.device("cpu"), ELSEWHERE))
+        found = _trained(config, ELSEWHERE, traffic)
         losses, device_losses = expected[0][0], found[0][0]
         _close(losses, device_losses)
         assert losses.keys() == device_losses.keys() and torch.isfinite(found[1][2][0])
@@ -165,26 +171,29 @@ def test_bfloat16_as_on_a_gpu_fits_together(model):
     other_autocast.register()
     config = _config(model, **({} if model["framework"] == "none" else HELPS))
     dataset = ClipDataset(ToySource(), config)
+    with torch.no_grad():
+        tracker = shake(_tracker(config), seed=0)  # or its first losses would hardly depend on the network
+    model = ClipModel(tracker, Criterion(config))
+
+    def total(device: torch.device) -> torch.Tensor:
+        clip = collate([dataset[0], dataset[2]]).to(device)
+        set_training(model.to(device), config.train)
+        torch.manual_seed(0)  # of the helpers' draws
+        return total_loss(model(clip.frames, clip.targets)).total
+
+    expected = total(torch.device("cpu")).item()
     with Elsewhere():
-        with torch.no_grad():
-            tracker = shake(_tracker(config), seed=0)  # or its first losses would hardly depend on the network
-        model, losses = ClipModel(tracker, Criterion(config)), []
-        for device, precision in (("cpu", torch.float32), (ELSEWHERE, torch.bfloat16)):
-            clip = collate([dataset[0], dataset[2]]).to(device)
-            set_training(model.to(device), config.train)
-            torch.manual_seed(0)  # of the helpers' draws
-            with torch.autocast(torch.device(device).type, precision, enabled=precision == torch.bfloat16):
-                loss = total_loss(model(clip.frames, clip.targets))
-            losses.append(loss.total.item())
-        loss.total.backward()
-        assert losses[0] == pytest.approx(losses[1], rel=0.1) and losses[0] != pytest.approx(losses[1], rel=1e-6)
+        with torch.autocast("elsewhere", torch.bfloat16):
+            loss = total(ELSEWHERE)
+        loss.backward()
+        assert loss.item() == pytest.approx(expected, rel=0.1) and loss.item() != pytest.approx(expected, rel=1e-6)
         assert all(p.grad.isfinite().all().item() for p in model.parameters() if p.requires_grad)
         with torch.no_grad(), torch.autocast("elsewhere", torch.bfloat16):
             half = torch.ones(2, 2, device=ELSEWHERE) @ torch.ones(2, 2, device=ELSEWHERE)
             assert (half.dtype, half.exp().dtype) == (torch.bfloat16, torch.float32)
             state = model.eval().tracker.init_state(2, ELSEWHERE)
             types = [x.dtype for x in _pytree.tree_leaves(state)]
-            for frame in clip.frames:
+            for frame in collate([dataset[0], dataset[2]]).to(ELSEWHERE).frames:
                 state, _ = model.tracker.step(state, frame)
             assert [x.dtype for x in _pytree.tree_leaves(state)] == types
 
@@ -194,20 +203,27 @@ def test_a_whole_run_and_a_session_there(name, tmp_path):
     config = _config(MODELS[name], iterations=2, grid_mask=1.0)
     source = ToySource()
     sets = [source.frame_set("toy-0", index) for index in range(4)]
-    tracker, tracked = _tracker(config), []
+    tracker = _tracker(config)
+
+    def tracks(device: torch.device) -> list:
+        session = TrackerSession(tracker.to(device).step, tracker.init_state, config, device)
+        found = [session.process(one).objects for one in sets[:2]]
+        session.restore(session.snapshot())
+        found += [session.process(one).objects for one in sets[2:]]
+        session.close()
+        return found
+
+    assert train(config, source, tmp_path / "cpu", Workers(device=torch.device("cpu")))
+    expected = tracks(torch.device("cpu"))
+    with Elsewhere():
+        assert train(config, source, tmp_path / "elsewhere", Workers(device=ELSEWHERE))
+        tracker.to(ELSEWHERE)
     with Elsewhere() as traffic:
-        for device in (torch.device("cpu"), ELSEWHERE):
-            assert train(config, source, tmp_path / device.type, Workers(device=device))
-            session = TrackerSession(tracker.to(device).step, tracker.init_state, config, device)
-            traffic.waits.clear(), traffic.reads.clear()
-            tracked.append([session.process(one).objects for one in sets[:2]])
-            session.restore(session.snapshot())
-            tracked[-1] += [session.process(one).objects for one in sets[2:]]
-            session.close()
+        found = tracks(ELSEWHERE)
     assert len(traffic.reads) <= 3 * len(sets) + 1
     first, second = (read_log(tmp_path / kind) for kind in ("cpu", "elsewhere"))
     assert first[0]["loss"] == pytest.approx(second[0]["loss"], rel=1e-4) and len(second) == 2
-    for here, there in zip(*tracked, strict=True):
+    for here, there in zip(expected, found, strict=True):
         assert len(here) and here.ids == there.ids
         np.testing.assert_allclose(here.centers, there.centers, atol=1e-3)
 
