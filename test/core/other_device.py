@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 import torch
 from torch import library
-from torch.utils import _pytree, backend_registration
+from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
@@ -62,6 +62,13 @@ def _held(value):
     return value.held if isinstance(value, _Remote) else value
 
 
+def _remote(result):
+    """What an operation gives back, on the device."""
+    if isinstance(result, (list, tuple)):
+        return type(result)(map(_remote, result))
+    return _Remote(result) if isinstance(result, torch.Tensor) else result
+
+
 class Elsewhere(TorchDispatchMode):
     """The device works while this is entered. Inference mode stands for no_grad there.
 
@@ -99,7 +106,7 @@ class Elsewhere(TorchDispatchMode):
         result = function(*_held(args), **held)
         if place.type == "cpu":
             return result
-        result = _pytree.tree_map_only(torch.Tensor, _Remote, result)
+        result = _remote(result)
         return return_and_correct_aliasing(function, args, kwargs, result) if remote else result
 
     def note_copy(self, source: torch.Tensor, to_host: bool, goes_on: bool) -> None:
