@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -197,6 +198,15 @@ def test_a_signal_to_the_whole_group_is_one_line(tmp_path, pattern):
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and said.splitlines()[-1] == "syncl: interrupted"
     assert "Traceback" not in said and "Exception" not in said and not list(tmp_path.iterdir())
+
+
+def test_what_was_given_out_before_an_interrupt_is_not_drawn_after_it(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(writer, "_ended", ended, raising=False)
+    monkeypatch.setattr(writer, "_render_sweep", lambda job: f"drawn {job}")
+    assert writer._render_unless_ended("sweep") == "drawn sweep"
+    ended.set()
+    assert writer._render_unless_ended("sweep") is None
 
 
 def test_a_killed_process_is_one_line(tmp_path, monkeypatch):
