@@ -12,12 +12,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from syncl_core.config import SynclConfig, check_config, config_from_dict, config_to_dict, load_config, with_values
 from syncl_core.convert import Converted, convert
+from syncl_core.devices import check_device
 from syncl_core.errors import InputError, one_line
 from syncl_core.public_sources import BACKBONE
 from syncl_core.shipped import shipped_weights
@@ -152,12 +152,7 @@ def load_tracker(config: str | Path = "", checkpoint: str | Path = "", seed: int
     """
     if not 0 <= seed < 2**63:
         raise InputError(f"seed {seed}: expected a number from 0 to 2^63 - 1")
-    try:
-        torch.zeros(1, device=device).cpu()  # the meta device makes tensors, but holds nothing
-    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
-        raise InputError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; choose another one, such as cpu"
-        ) from None
+    check_device(device)
     given, weights = load_config(config) if config else None, chosen_weights(config, checkpoint)
     return (load_checkpoint(weights, given) if weights else build_tracker(given, seed)).to(device)
 

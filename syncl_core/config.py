@@ -6,7 +6,6 @@ between files and no string that names a class.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import re
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncl_core.classes import CAMERAS, DETECTION_CLASSES
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, did_you_mean
 from syncl_core.io.yaml_file import read_yaml
 from syncl_core.model_config import LARGEST, ModelConfig, check_model
 from syncl_core.shipped import named_config
@@ -126,9 +125,8 @@ def config_from_dict(cls: type, values: object, prefix: str = ""):
     known = {f.name for f in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            like = difflib.get_close_matches(str(key), known, n=1)
-            meant = f"did you mean {like[0]}? " if like else ""
-            raise InputError(f"{prefix}{key}: unknown key; {meant}known here: {', '.join(sorted(known))}")
+            hints = (did_you_mean(str(key), known), f"known here: {', '.join(sorted(known))}")
+            raise InputError(f"{prefix}{key}: unknown key; {' '.join(filter(None, hints))}")
     return cls(**{key: _convert(value, hints[key], prefix + key) for key, value in values.items()})
 
 

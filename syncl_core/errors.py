@@ -1,5 +1,6 @@
 """The exceptions the command line turns into a single line and exit code 2, and words for their messages."""
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -20,6 +21,12 @@ def list_names(names: Iterable[str], most: int = 8) -> str:
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the known name that is most like this one; empty if none is."""
+    like = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {like[0]}?" if like else ""
 
 
 def one_line(error: Exception) -> str:

@@ -1,10 +1,9 @@
 """What comes with the package: configurations of trackers, and weights of one of them."""
 
-import difflib
 import sys
 from pathlib import Path
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, did_you_mean
 
 _NODE_PARAMETERS = ("replay.yaml", "tracker.yaml")
 _HERE = Path(__file__).resolve()
@@ -33,9 +32,8 @@ def named_config(name: str | Path) -> Path:
         return path
     known = {config.stem: config for config in shipped_configs()}
     if path.name not in known:
-        like = difflib.get_close_matches(path.name, known, n=1)
-        meant = f"did you mean {like[0]}? " if like else ""
-        raise InputError(f"{name}: no such configuration; {meant}`syncl models` lists those that come with the package")
+        hint = did_you_mean(path.name, known) or "`syncl models` lists those that come with the package"
+        raise InputError(f"{name}: no such configuration; {hint}")
     return known[path.name]
 
 

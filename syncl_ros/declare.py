@@ -22,7 +22,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from syncl_core.config import SyncConfig, SynclConfig, check_config
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, did_you_mean
 from syncl_core.io.markers import MarkerOptions
 from syncl_core.io.topics import frame_of
 from syncl_ros import params
@@ -236,8 +236,7 @@ def _filled(kind: type, values: dict[str, object]):
 
 
 def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return did_you_mean(name, known) or f"known: {', '.join(known)}"
 
 
 def _check_node(given: NodeParams) -> None:

@@ -8,13 +8,12 @@
 `cameras` and every other mapping stand for dotted parameter names: `cameras.cam_front.frame_id`.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncl_core.errors import InputError
+from syncl_core.errors import InputError, did_you_mean
 from syncl_core.io.yaml_file import read_yaml
 from syncl_ros import params
 from syncl_ros.environment import share_file
@@ -71,6 +70,5 @@ def _check_names(path: Path, parameters: dict[str, object]) -> None:
     patterns = [re.compile(re.sub("<[a-z]+>", "[^.]+", re.escape(name))) for name in known]
     for name in parameters:
         if not any(pattern.fullmatch(name) for pattern in patterns):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see config/vehicles/template.yaml"
+            hint = did_you_mean(name, known) or "see config/vehicles/template.yaml"
             raise InputError(f"{path}: {name}: no such parameter; {hint}")

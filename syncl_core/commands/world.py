@@ -41,8 +41,6 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from syncl_core.world import writer
 
     config = writer.WorldConfig(
@@ -54,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
         sweeps=not args.no_sweeps,
         workers=args.workers,
     )
-    out = writer.write_world(
-        args.out, config, lambda sweeps, total: tqdm(sweeps, total=total, unit="sweep", desc="world", disable=None)
-    )
+    out = writer.write_world(args.out, config, progress=True)
     scenes = len(writer.scene_seeds(config))
     images = sum(1 for folder in ("samples", "sweeps") for _ in (out / folder).glob("*/*.jpg"))
     print(f"{out}: {scenes} synthetic scene(s), {images} images, nuScenes schema {writer.VERSION}")

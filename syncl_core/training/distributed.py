@@ -13,8 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from syncl_core.devices import default_device
-from syncl_core.errors import InputError
+from syncl_core.devices import check_device, default_device
 
 _PATIENCE = timedelta(hours=2)  # processes wait for one that evaluates
 _NAMES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
@@ -44,11 +43,8 @@ def join(device: str = "") -> Workers:
     device = device or default_device()
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: cannot be used: {str(error).splitlines()[0]}") from None
+    check_device(device)
+    chosen = torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if "WORLD_SIZE" in os.environ:

@@ -2,11 +2,9 @@
 
 import math
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch.distributed as dist
-from tqdm import tqdm
 
 from syncl_core.config import SynclConfig
 from syncl_core.data.clip_source import ClipSource
@@ -56,12 +54,7 @@ def evaluation_clips(
         from syncl_core.world.writer import WorldConfig, write_world
 
         print(f"drawing the scenes to evaluate on, once -> {root}", file=sys.stderr)
-        write_world(root, WorldConfig(split=split, image_width=config.image.width, sweeps=False), drawing_bar)
+        write_world(root, WorldConfig(split=split, image_width=config.image.width, sweeps=False), progress=True)
     if dist.is_initialized():
         dist.barrier()
     return NuScenesClips(root, config)
-
-
-def drawing_bar(items: Iterable, count: int) -> Iterable:
-    """The progress of `write_world`, whose items are sweeps."""
-    return tqdm(items, total=count, unit="sweep", desc="world", disable=None)

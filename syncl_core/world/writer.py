@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import simplejpeg
 import torch
+from tqdm import tqdm
 
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
@@ -57,10 +58,10 @@ class _Job:
     sweep: int
 
 
-def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable, int], Iterable] | None = None) -> Path:
+def write_world(folder: Path, config: WorldConfig, progress: bool = False) -> Path:
     """Render and write the scenes; the folder appears when it is complete. Returns it.
 
-    progress: wraps the iteration over sweeps and gets their number, for a progress bar. Raises InputError if the folder
+    progress: show a bar over the sweeps. Raises InputError if the folder
     is not empty or cannot be written, a process was killed, or the configuration is impossible.
     """
     _check(folder, config)
@@ -69,7 +70,7 @@ def write_world(folder: Path, config: WorldConfig, progress: Callable[[Iterable,
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_all(partial, config, progress or (lambda items, _: items))
+        _write_all(partial, config, progress)
         os.replace(partial, folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot write it: {error.strerror}") from None
@@ -114,7 +115,7 @@ def scene_seeds(config: WorldConfig) -> range:
     return chosen
 
 
-def _write_all(root: Path, config: WorldConfig, progress: Callable[[Iterable, int], Iterable]) -> None:
+def _write_all(root: Path, config: WorldConfig, progress: bool) -> None:
     key_frames = round(2 * config.seconds)
     seeds = scene_seeds(config)
     recordings = [_recording(seed, key_frames, config.image_width, config.sweeps) for seed in seeds]
@@ -128,8 +129,10 @@ def _write_all(root: Path, config: WorldConfig, progress: Callable[[Iterable, in
         for seed, recording in zip(seeds, recordings, strict=True)
         for i in range(len(recording.sweep_us))
     ]
-    results = progress(_run(jobs, config.workers or _cpu_count()), len(jobs))
-    observations = [o for o in results if o is not None]
+    results = _run(jobs, config.workers or _cpu_count())
+    shown = None if progress else True  # None: not in a log file
+    bar = tqdm(results, total=len(jobs), desc="world", unit="sweep", disable=shown)
+    observations = [o for o in bar if o is not None]
     content = tables.shared_tables(recordings, _MAP_FILE, config.image_width)
     for i, recording in enumerate(recordings):
         for name, rows in tables.scene_tables(recording, observations[i * key_frames : (i + 1) * key_frames]).items():
@@ -166,6 +169,9 @@ def _run(jobs: list[_Job], workers: int) -> Iterable[Observation | None]:
             yield from results
         finally:
             ended.set()
+
+
+_ended: Event  # of a drawing process: nobody wants more
 
 
 def _begin_work(ended: Event) -> None:

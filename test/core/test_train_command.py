@@ -129,7 +129,7 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys)
             "{config}: model.framework: none has no tracks, which syncl.enabled needs; give a tracker",
         ),
         (["{config}", "-o", "{out}", "--maps", "x"], "--maps: without train.freeze_encoder no feature maps are kept"),
-        (["{config}", "-o", "{out}", "--device", "warp"], "--device warp: cannot be used: "),
+        (["{config}", "-o", "{out}", "--device", "warp"], "device 'warp' cannot be used: "),
         (["{config}", "-o", "{out}", "--data", "/nowhere"], "/nowhere: no such folder; expected a nuScenes root"),
         (["{config}", "-o", "{out}", "--data", "{root}", "--split", "x"], "{root}: split 'x' is unknown"),
         (

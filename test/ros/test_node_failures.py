@@ -136,11 +136,11 @@ def test_a_network_that_cannot_be_loaded_leaves_the_node_unconfigured():
 
 def test_where_no_device_is_named_a_gpu_computes_if_there_is_one(monkeypatch, domain):
     monkeypatch.setattr("syncl_core.devices.torch.cuda.is_available", lambda: True)
-    for given, device in (("", "cuda"), ("cpu", "cpu")):
+    for named, device in (("", "cuda"), ("cpu", "cpu")):
         asked = []
-        rclpy.init(args=["--ros-args", "-p", f"device:='{given}'", "-p", "autostart:=false"], domain_id=domain)
+        rclpy.init(args=["--ros-args", "-p", f"device:='{named}'", "-p", "autostart:=false"], domain_id=domain)
         try:
-            node = TrackerNode(load=lambda *given, asked=asked: asked.append(given[3]))
+            node = TrackerNode(load=lambda config, checkpoint, seed, device, asked=asked: asked.append(device))
             node.trigger_configure()
             node.destroy_node()
         finally:

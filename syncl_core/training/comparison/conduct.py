@@ -35,7 +35,7 @@ from syncl_core.training.comparison.study import (
 from syncl_core.training.comparison.tasks import RESULT, EvaluateTask, TrainTask, iterations_done
 from syncl_core.training.distributed import Workers
 from syncl_core.training.run import LAST, num_iterations
-from syncl_core.training.sources import WORLD, drawing_bar, training_source
+from syncl_core.training.sources import WORLD, training_source
 
 PAGE, PICTURE, ENCODED = "results.md", "results.png", "encoded"
 _TRAINING_SECONDS, _EVALUATION_SECONDS = 20.0, 10.0  # of a scene of the world
@@ -139,7 +139,7 @@ def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
         config = WorldConfig(
             split=place.split, scenes=place.scenes or None, seconds=seconds, image_width=width, sweeps=False
         )
-        write_world(root, config, drawing_bar)
+        write_world(root, config, progress=True)
     return Place(data=str(root))
 
 
