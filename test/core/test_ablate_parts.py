@@ -247,7 +247,7 @@ def test_one_stage_is_twice_as_long_however_the_length_is_given():
 
 def test_scenes_drawn_for_other_images_are_not_used(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(writer, "write_world", lambda root, config, bar: drawn.append((root.name, config.image_width)))
+    monkeypatch.setattr(writer, "write_world", lambda root, config, **_: drawn.append((root.name, config.image_width)))
     place = Place(data="world", split="train", scenes=2)
     for width in (64, 96):
         config = with_values(toy_config(), {"image": {"width": width}})
