@@ -172,7 +172,8 @@ def _listen(seconds: float, stop: threading.Event) -> list[Finding]:
         executor.spin_once(timeout_sec=0.1)
     ears.ask_the_graph()
     offsets_s = {c: own.stamp_offset for c, own in ears.camera_params.items()}
-    findings = examine(ears.heard, ears.config, offsets_s, ears.params.fixed_frame, ears.params.base_frame)
+    frames = (ears.params.fixed_frame, ears.params.base_frame, ears.params.model_frame)
+    findings = examine(ears.heard, ears.config, offsets_s, *frames)
     for finding in findings:
         print(f"{'CHANGE' if finding.bad else 'ok    '}  {finding.text}")
     bad = sum(finding.bad for finding in findings)

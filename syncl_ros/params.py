@@ -61,7 +61,12 @@ class NodeParams:
     output_frame: str = parameter(
         "", "frame of ~/tracks, ~/tracked_objects and ~/detections, if another one; markers stay in fixed_frame"
     )
-    base_frame: str = parameter("base_link", "frame of the vehicle")
+    base_frame: str = parameter("base_link", "frame of the vehicle, on the road below the rear axle")
+    model_frame: str = parameter(
+        "",
+        "frame of the vehicle that is where the network's LIDAR_TOP is: x right, y forward, 1.84 m above the road; "
+        "empty = lidar_top, or where there is none, 0.94 m before and 1.84 m above base_frame",
+    )
     sync_policy: str = parameter(
         "deadline",
         "how images become sets: deadline goes on without a silent camera; approximate_time puts the package "

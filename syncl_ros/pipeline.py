@@ -73,7 +73,8 @@ class Pipeline:
         self._sensors_ns = sensors_clock(node)
         self._clock_ns = (lambda: 0) if self._replay else AttendedClock(LONGEST_STEP_NS, sensors_ns=self._sensors_ns)
         self._published_s, self._published_ns = None, 0  # last message, and when it was noticed on that clock
-        frames = {name: getattr(params, name) for name in ("fixed_frame", "base_frame", "output_frame")}
+        names = ("fixed_frame", "base_frame", "output_frame", "model_frame")
+        frames = {name: getattr(params, name) for name in names}
         self._intake = Intake(engine.config, self._clock_ns, **frames, ego_wait_s=params.ego_wait)
         self._live, self._live_sync, self._sync = live, live_sync, engine.config.sync
         self._worker = Worker(lambda job: engine.process(job, live, self._place), keep_all=self._replay)

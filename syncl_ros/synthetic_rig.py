@@ -18,6 +18,7 @@ from syncl_core import geometry
 from syncl_core.classes import CAMERAS
 from syncl_core.io import messages
 from syncl_core.io.topics import Topics, frame_of
+from syncl_core.runtime.mounts import HEADINGS_DEG
 from syncl_core.types import CameraModel, RawImage
 from syncl_ros import conversions
 
@@ -63,6 +64,7 @@ class SyntheticRig:
         self._period_s = 1.0 / rate_hz
         self._topics = Topics()
         self._node = node
+        self._publishing = threading.Lock()  # a publisher must not end while it is at work
         self._advertise()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rig", daemon=True)
@@ -76,7 +78,7 @@ class SyntheticRig:
         self._tf = self._publisher(messages.TF, topics.tf, conversions.reliable(100))
         self._static = self._publisher(messages.TF, topics.tf_static, conversions.latched())
         make = conversions.make
-        mounts = [(frame_of(c), base_from_cam(i, len(self._cameras))) for i, c in enumerate(self._cameras)]
+        mounts = [(frame_of(camera), base_from_cam(camera)) for camera in self._cameras]
         static = [messages.transform_stamped(make, 0, "base_link", child, pose) for child, pose in mounts]
         self._static.publish(messages.tf_message(make, static))
 
@@ -88,13 +90,16 @@ class SyntheticRig:
         qos, topics = conversions.sensor_data(5), self._topics
         kind = messages.COMPRESSED_IMAGE if self._compressed else messages.IMAGE
         topic = (topics.compressed_of if self._compressed else topics.image_of)(camera)
-        self._images[camera] = self._publisher(kind, topic, qos)
-        self._infos[camera] = self._publisher(messages.CAMERA_INFO, topics.camera_info_of(camera), qos)
+        images = self._publisher(kind, topic, qos)
+        infos = self._publisher(messages.CAMERA_INFO, topics.camera_info_of(camera), qos)
+        with self._publishing:
+            self._images[camera], self._infos[camera] = images, infos
 
     def end_publishers(self, camera: str) -> None:
         """As if the process of that camera had ended. It must be silent."""
-        for publishers in (self._images, self._infos):
-            self._node.destroy_publisher(publishers.pop(camera))
+        with self._publishing:
+            for publishers in (self._images, self._infos):
+                self._node.destroy_publisher(publishers.pop(camera))
 
     def start(self) -> None:
         self._thread.start()
@@ -144,23 +149,24 @@ class SyntheticRig:
         return camera, build(conversions.make, t_ns, frame_of(camera), image), t_ns
 
     def _send(self, send_s: float, sweep: int, camera: str, message, t_ns: int) -> None:
-        if camera not in self._images:
-            return
-        if self._on_sent is not None:
-            self._on_sent(sweep, t_ns, send_s, time.monotonic())
         info = messages.camera_info(conversions.make, t_ns, frame_of(camera), self.info[camera])
-        self._infos[camera].publish(info)
-        self._images[camera].publish(message)
+        with self._publishing:
+            if camera not in self._images:
+                return
+            if self._on_sent is not None:
+                self._on_sent(sweep, t_ns, send_s, time.monotonic())
+            self._infos[camera].publish(info)
+            self._images[camera].publish(message)
         self.sent[camera] += 1
         self.sent_s[t_ns] = time.monotonic()
         while len(self.sent_s) > 4096:
             del self.sent_s[next(iter(self.sent_s))]
 
 
-def base_from_cam(index: int, count: int) -> np.ndarray:
-    """Mount [4, 4] of camera `index` of `count` around the car, clockwise from the front."""
-    yaw = -2 * np.pi * index / count
-    forward = geometry.transform((1.5, 0.0, 1.5), geometry.quaternion_from_yaw(yaw))
+def base_from_cam(camera: str) -> np.ndarray:
+    """Mount [4, 4] of a camera; one that nuScenes does not have looks forward."""
+    heading = np.radians(HEADINGS_DEG.get(camera, 0.0))
+    forward = geometry.transform((1.5, 0.0, 1.5), geometry.quaternion_from_yaw(heading))
     upright = np.eye(4)
     upright[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]  # camera axes right, down, forward
     return forward @ upright

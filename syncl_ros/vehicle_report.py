@@ -1,13 +1,16 @@
 """What the doctor heard of a vehicle, and what that says: pure functions, without ROS."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from syncl_core.config import SynclConfig
+from syncl_core import geometry
+from syncl_core.config import RigConfig, SynclConfig
 from syncl_core.io.topics import frame_of
 from syncl_core.runtime import calibrations
+from syncl_core.runtime.mounts import camera_problem, placed_model_frame
 from syncl_core.runtime.stream_report import StreamStatistics, longest_round, stream_report
 from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
 from syncl_core.types import CameraModel
@@ -61,7 +64,12 @@ class Finding:
 
 
 def examine(
-    heard: Heard, config: SynclConfig, offsets_s: dict[str, float], fixed_frame: str, base_frame: str
+    heard: Heard,
+    config: SynclConfig,
+    offsets_s: dict[str, float],
+    fixed_frame: str,
+    base_frame: str,
+    model_frame: str = "",
 ) -> list[Finding]:
     """What was heard, in words that say what to change. `offsets_s` are the cameras' stamp offsets in use."""
     rounds = {c: longest_round(h.stamps_ns) for c, h in heard.cameras.items()}
@@ -89,6 +97,7 @@ def examine(
             )
     findings += _clocks(heard, offsets_s, report.suggested_offsets_s, config.sync.timeout)
     findings += _poses(heard, pose_ns, report.streams[POSE], fixed_frame, base_frame)
+    findings += _mounts(heard, pose_ns, base_frame) + [_model_frame(heard, config.rig, base_frame, model_frame)]
     return findings + [Finding(True, problem) for problem in sorted(heard.problems)]
 
 
@@ -175,11 +184,43 @@ def _poses(
     for camera, seen in heard.cameras.items():
         if not seen.stamps_ns:
             continue
-        # A late moment for which all poses are remembered, so that only the tree can be wrong.
-        t_ns = max(pose_ns[0], min(max(seen.stamps_ns[-1], pose_ns[-1] - 10**9), pose_ns[-1]))
         try:
-            heard.tree.lookup(fixed_frame, seen.frame_id, t_ns)
+            heard.tree.lookup(fixed_frame, seen.frame_id, _moment(seen, pose_ns))
         except TransformLookupError as error:
             text = f"{camera}: no transform {fixed_frame} -> {seen.frame_id} ({error}): publish it on /tf_static"
             findings.append(Finding(True, f"{text}, or set cameras.{frame_of(camera)}.frame_id"))
     return findings
+
+
+def _moment(seen: CameraHeard, pose_ns: list[int]) -> int:
+    """A late moment for which all poses are remembered, so that only the tree can be wrong."""
+    return max(pose_ns[0], min(max(seen.stamps_ns[-1], pose_ns[-1] - 10**9), pose_ns[-1]))
+
+
+def _mounts(heard: Heard, pose_ns: list[int] | None, base_frame: str) -> list[Finding]:
+    """Cameras that cannot look where their transforms say."""
+    findings = []
+    for camera, seen in heard.cameras.items():
+        if not seen.stamps_ns:
+            continue
+        t_ns = _moment(seen, pose_ns) if pose_ns else seen.stamps_ns[-1]
+        with contextlib.suppress(TransformLookupError):  # said already
+            if problem := camera_problem(camera, heard.tree.lookup(base_frame, seen.frame_id, t_ns)):
+                text = f"{camera}: by {base_frame} -> {seen.frame_id} {problem}"
+                findings.append(Finding(True, f"{text} (cameras.{frame_of(camera)}.frame_id, or the transform)"))
+    return findings
+
+
+def _model_frame(heard: Heard, rig: RigConfig, base_frame: str, model_frame: str) -> Finding:
+    """Where the network thinks it is."""
+    frame = model_frame or rig.model_frame.lower()
+    configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+    try:
+        found = heard.tree.lookup(base_frame, frame, 0)
+        _, problem = placed_model_frame(frame, found, configured, chosen=bool(model_frame))
+    except TransformLookupError as error:
+        if model_frame:
+            return Finding(True, f"model_frame: {error}")
+        height = f"{configured[2, 3]:.2f} m above {base_frame}, which must be on the road"
+        return Finding(False, f"no {frame} in /tf: the network's frame is {height} (docs/ros.md, frames)")
+    return Finding(bool(problem), problem or f"{frame} in /tf is where the network's frame is")

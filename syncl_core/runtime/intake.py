@@ -19,13 +19,11 @@ from syncl_core.config import SyncConfig, SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.runtime import calibrations
 from syncl_core.runtime.looping_tree import LoopingTree
+from syncl_core.runtime.mounts import placed_model_frame
 from syncl_core.runtime.problems import MissedSet, Problem, ProblemLog
 from syncl_core.runtime.set_assembler import MAX_LAG_NS, AssembledSet, SetAssembler
 from syncl_core.runtime.transform_tree import TransformLookupError
 from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
-
-MAX_MODEL_TURN_DEG = 20.0
-"""A frame in /tf with the model frame's name and a larger turn means something else: a lidar may have x forward."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,8 @@ class Intake:
 
     Unusable input is counted by reason (`problems`). With `strict`, as for a recording, a wrong camera name,
     calibration or transform raises InputError instead. `time_jumps` counts how often time went back: whoever keeps
-    memory over time must forget it then.
+    memory over time must forget it then. `model_frame` names the vehicle's frame that stands where the network's does;
+    "" = the network's name in lower case, if there is one.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class Intake:
         base_frame: str = "base_link",
         *,
         output_frame: str = "",
+        model_frame: str = "",
         ego_wait_s: float = 0.2,
         strict: bool = False,
     ):
@@ -70,6 +70,7 @@ class Intake:
         self._fixed_frame = fixed_frame
         self._base_frame = base_frame
         self._output_frame = output_frame or fixed_frame  # sets wait for its transform, too
+        self._model_frame = model_frame
         self._ego_wait_ns = round(ego_wait_s * 1e9)
         self._strict = strict
         self._lock = threading.Lock()
@@ -265,23 +266,13 @@ class Intake:
     def _base_from_model(self, t_ns: int) -> np.ndarray:
         """Transform [4, 4] of the model frame: the vehicle's own, if it points where the network's does."""
         rig = self._config.rig
-        frame = rig.model_frame.lower()
         configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+        frame = self._model_frame or rig.model_frame.lower()
         try:
             found = self._tree.lookup(self._base_frame, frame, t_ns)
-        except TransformLookupError:
-            return configured
-        if (turn_deg := _turn_deg(configured, found)) <= MAX_MODEL_TURN_DEG:
-            return found
-        if not self._problems.count("model_frame"):
-            self._problems.add(
-                "model_frame",
-                f"{frame} in /tf is turned by {turn_deg:.0f} degrees against the network's {rig.model_frame} "
-                "(rig.base_from_model_rotation): it is another frame of that name and not used",
-            )
-        return configured
-
-
-def _turn_deg(a: np.ndarray, b: np.ndarray) -> float:
-    """Angle between the rotations of two transforms [4, 4], degrees."""
-    return float(np.degrees(np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1.0, 1.0))))
+            placed, problem = placed_model_frame(frame, found, configured, chosen=bool(self._model_frame))
+        except TransformLookupError as error:
+            placed, problem = configured, f"model_frame: {error}" if self._model_frame else ""
+        if problem and not self._problems.count("model_frame"):
+            self._problems.add("model_frame", problem)
+        return placed

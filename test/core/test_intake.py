@@ -215,13 +215,23 @@ def test_camera_without_calibration_is_left_out_where_the_rig_allows_it():
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("yaw_deg, used", [(-90, True), (-75, True), (-65, False), (0, False), (None, False)])
-def test_model_frame_comes_from_the_tree_if_it_points_where_the_networks_does(yaw_deg, used, strict):
-    """A lidar of another car may be called lidar_top, too, and have x forward."""
+@pytest.mark.parametrize(
+    "yaw_deg, height_m, used, said",
+    [
+        (-90, 1.84, True, ""),
+        (-75, 2.1, True, ""),
+        (-75, 3.0, True, "lies 3.00 m above the vehicle's frame, the network's 1.84 m above the road"),
+        (-65, 1.84, False, "is turned by 25 degrees"),
+        (0, 1.84, False, "is turned by 90 degrees"),
+        (None, None, False, ""),
+    ],
+)
+def test_model_frame_comes_from_the_tree_if_it_points_where_the_networks_does(yaw_deg, height_m, used, said, strict):
+    """A lidar of another car may be called lidar_top, too, and have x forward, or sit on a lorry."""
     intake, sets = Intake(CONFIG, frozen_clock, strict=strict), []
     add_rig(intake)
     if yaw_deg is not None:
-        known = geometry.transform([1.0, 2.0, 3.0], geometry.quaternion_from_yaw(np.radians(yaw_deg)))
+        known = geometry.transform([1.0, 2.0, height_m], geometry.quaternion_from_yaw(np.radians(yaw_deg)))
         intake.add_transform("base_link", "lidar_top", 0, known, static=True)
     for n in range(3):
         add_poses(intake, n)
@@ -232,10 +242,31 @@ def test_model_frame_comes_from_the_tree_if_it_points_where_the_networks_does(ya
     for frame_set in sets + intake.finish():
         np.testing.assert_array_equal(frame_set.base_from_model, known if used else expected)
     problems = intake.problems()
-    assert ("model_frame" in problems) == (yaw_deg is not None and not used)
-    if "model_frame" in problems:
+    assert ("model_frame" in problems) == bool(said)
+    if said:
         assert problems["model_frame"].count == 1
-        assert f"lidar_top in /tf is turned by {yaw_deg + 90} degrees" in problems["model_frame"].message
+        assert f"lidar_top in /tf {said}" in problems["model_frame"].message
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_the_model_frame_may_have_another_name(published):
+    intake, sets = Intake(CONFIG, frozen_clock, model_frame="Network"), []
+    add_rig(intake)
+    wrong = geometry.transform([0.0, 0.0, 2.8], CONFIG.rig.base_from_model_rotation)
+    intake.add_transform("base_link", "lidar_top", 0, wrong, static=True)
+    right = geometry.transform([1.5, 0.0, 1.7], CONFIG.rig.base_from_model_rotation)
+    if published:
+        intake.add_transform("base_link", "Network", 0, right, static=True)
+    for n in range(3):
+        add_poses(intake, n)
+        add_images(intake, n)
+        sets += intake.poll()
+    rig = CONFIG.rig
+    configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+    for frame_set in sets + intake.finish():
+        np.testing.assert_array_equal(frame_set.base_from_model, right if published else configured)
+    problem = intake.problems().get("model_frame")
+    assert problem is None if published else problem.message.startswith("model_frame: unknown frame 'Network'")
 
 
 BAD_POSE = np.full((4, 4), np.nan)

@@ -11,6 +11,7 @@ from syncl_core.classes import CAMERAS
 from syncl_core.io import messages
 from syncl_core.io.bag_writer import BagWriter
 from syncl_core.io.topics import Topics, frame_of
+from syncl_core.runtime.mounts import HEADINGS_DEG
 from syncl_core.types import CameraModel, RawImage
 
 START_NS = 1_600_000_000_000_000_000
@@ -42,7 +43,8 @@ def global_from_base(t_ns: int) -> np.ndarray:
 
 
 def base_from_cam(index: int) -> np.ndarray:
-    forward = geometry.transform((1.5, 0.0, 1.5), geometry.quaternion_from_yaw(-index * np.pi / 3))
+    heading = np.radians(HEADINGS_DEG[CAMERAS[index]])
+    forward = geometry.transform((1.5, 0.0, 1.5), geometry.quaternion_from_yaw(heading))
     upright = np.eye(4)
     upright[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]  # camera axes right, down, forward
     return forward @ upright

@@ -9,6 +9,7 @@ pytest.importorskip("rclpy")
 
 from syncl_core.config import SynclConfig
 from syncl_core.types import CameraModel
+from syncl_core.world.rig import base_from_cam, base_from_lidar
 from syncl_ros.vehicle_report import CameraHeard, Finding, Heard, examine
 
 CONFIG = SynclConfig()
@@ -29,7 +30,7 @@ def healthy() -> Heard:
     for t_ns in heard.moving_ns["base_link"]:
         heard.tree.insert("odom", "base_link", t_ns, np.eye(4), False)
     for camera in CAMERAS:
-        heard.tree.insert("base_link", camera.lower(), 0, np.eye(4), True)
+        heard.tree.insert("base_link", camera.lower(), 0, base_from_cam(camera), True)
     return heard
 
 
@@ -176,3 +177,35 @@ def test_a_vehicle_frame_on_a_footprint_moves_as_that_does():
         heard.tree.insert("odom", "base_footprint", t_ns, np.eye(4), False)
     heard.tree.insert("base_footprint", "base_link", 0, np.eye(4), True)
     assert complaints(heard) == []
+
+
+def test_cameras_that_cannot_look_as_their_transforms_say_are_named():
+    heard = healthy()
+    heard.tree.insert("base_link", "cam_front", 0, np.eye(4), True)  # the body's frame, x forward
+    for camera, other in (("CAM_BACK_LEFT", "cam_back_right"), ("CAM_BACK_RIGHT", "cam_back_left")):
+        heard.cameras[camera].frame_id = other
+    said = complaints(heard)
+    assert len(said) == 3
+    assert said[0].startswith("CAM_FRONT: by base_link -> cam_front its frame has z up")
+    assert said[0].endswith("(cameras.cam_front.frame_id, or the transform)")
+    assert said[1].startswith("CAM_BACK_LEFT: by base_link -> cam_back_right it looks 110 degrees to the right")
+    assert said[2].startswith("CAM_BACK_RIGHT: by base_link -> cam_back_left it looks 108 degrees to the left")
+
+
+def test_where_the_network_thinks_it_is():
+    def said(model_frame: str = "") -> Finding:
+        offsets = dict.fromkeys(CAMERAS, 0.0)
+        return examine(heard, CONFIG, offsets, "odom", "base_link", model_frame)[-1]
+
+    heard = healthy()
+    assert not said().bad and "1.84 m above base_link, which must be on the road" in said().text
+    assert said("network") == Finding(True, said("network").text) and "'network'" in said("network").text
+    heard.tree.insert("base_link", "lidar_top", 0, base_from_lidar(), True)
+    assert said() == Finding(False, "lidar_top in /tf is where the network's frame is")
+    high = base_from_lidar()
+    high[2, 3] = 3.0
+    heard.tree.insert("base_link", "lidar_top", 0, high, True)
+    assert said().bad and "Is the road 1.16 m above the vehicle's frame? Then set model_frame: lidar_top" in said().text
+    assert not said("lidar_top").bad
+    heard.tree.insert("base_link", "network", 0, base_from_lidar(), True)
+    assert not said("network").bad
