@@ -113,7 +113,8 @@ def _player(context: LaunchContext) -> list:
     play = ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", value("bag"), *pace, *loop, "--read-ahead-queue-size", _read_ahead(value("bag"))),
-            *("--delay", START_DELAY, "--disable-keyboard-controls", *_lossless(value("bag"))),
+            *("--delay", START_DELAY, "--disable-keyboard-controls"),
+            *(*_without_what_is_made_anew(value("bag"), tracker), *_lossless(value("bag"))),
         ],
         additional_env=environment,
         output="screen",
@@ -136,6 +137,16 @@ def _end(event: ProcessExited, context: LaunchContext) -> list[Action]:
     if event.returncode == 0 or context.is_shutdown or event.process_name.startswith("rviz2"):
         return []
     return [Shutdown(reason=f"{event.process_name} failed")]
+
+
+def _without_what_is_made_anew(bag: str, tracker: str) -> list[str]:
+    """Options for `ros2 bag play`: of a bag from the road, not what this tracker publishes, nor the road's clock."""
+    try:
+        names = [one["topic_metadata"]["name"] for one in _metadata(bag)["topics_with_message_count"]]
+    except UNREADABLE:
+        return []
+    kept = [name for name in names if not name.startswith((f"{tracker}/", "/player/")) and name != "/clock"]
+    return ["--topics", *kept] if 0 < len(kept) < len(names) else []
 
 
 def _lossless(bag: str) -> list[str]:

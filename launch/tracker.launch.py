@@ -10,6 +10,7 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from syncl_core.classes import CAMERAS
 from syncl_core.io.topics import frame_of
@@ -18,6 +19,7 @@ from syncl_ros.namespaces import full_namespace
 from syncl_ros.vehicle import load_vehicle
 
 CONFIG = os.path.join(get_package_share_directory("syncl_ros"), "config")
+RESPAWN_SECONDS = 2.0
 RVIZ_TOPICS = ("markers", *(f"debug/image/{frame_of(camera)}" for camera in CAMERAS))  # of the tracker
 
 # Given arguments win over the parameter file, and both over the vehicle file; empty ones say nothing. These names are
@@ -35,6 +37,7 @@ OTHER_ARGUMENTS = {
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("", "true: take the time from /clock"),
     "log_level": ("info", "of the node: debug, info, warn or error"),
+    "respawn": ("false", "true: start the node again two seconds after it ended, as on a vehicle"),
     "rviz": ("false", "open RViz as well"),
 }
 
@@ -69,8 +72,9 @@ def nodes(context: LaunchContext) -> list[Action]:
 def tracker(values: dict[str, str], remaps: list[tuple[str, str]], path: tuple[str, ...]) -> LifecycleNode:
     """The node `path`, with the arguments that were given."""
     logger = ".".join(path)  # without it: the middleware's, too
-    given = {name: values[name] for name in (*NODE_ARGUMENTS, "use_sim_time") if values[name]}
-    given |= {name: _true(name, given[name]) for name in ("autostart", "use_sim_time") if name in given}
+    # As text: launch_ros would read "0" as a number, and a path as YAML.
+    given = {name: ParameterValue(values[name], value_type=str) for name in NODE_ARGUMENTS if values[name]}
+    given |= {name: _true(name, values[name]) for name in ("autostart", "use_sim_time") if values[name]}
     files = list(filter(None, values["params_file"].split(",")))  # what a later one names counts
     for file in files:
         if not os.path.isfile(file):
@@ -84,6 +88,8 @@ def tracker(values: dict[str, str], remaps: list[tuple[str, str]], path: tuple[s
         remappings=remaps,
         ros_arguments=["--log-level", f"{logger}:={values['log_level']}"],
         additional_env=missing_environment(),  # of this process alone, not of what is launched after it
+        respawn=_true("respawn", values["respawn"]),
+        respawn_delay=RESPAWN_SECONDS,
         output="screen",
     )
 
@@ -99,6 +105,7 @@ def rviz(values: dict[str, str], remaps: list[tuple[str, str]], path: tuple[str,
     return Node(
         package="rviz2",
         executable="rviz2",
+        namespace=values["namespace"],  # where a relative name of the vehicle's remaps leads
         arguments=["-d", os.path.join(CONFIG, "tracks.rviz"), "-f", fixed_frame],
         parameters=[{"use_sim_time": _true("use_sim_time", values["use_sim_time"])}] if values["use_sim_time"] else [],
         remappings=remaps,

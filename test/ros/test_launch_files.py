@@ -122,6 +122,7 @@ def launch_file(monkeypatch, tmp_path):
         "launch.logging": "",
         "launch_ros": "",
         "launch_ros.actions": "LifecycleNode Node",
+        "launch_ros.parameter_descriptions": "ParameterValue",
         "launch.substitutions": "",
     }
     kinds = {}
@@ -160,8 +161,12 @@ def test_the_tracker_gets_what_was_given_and_the_vehicles_remaps(launch_file, tm
     module = launch_file("tracker")
     (node,) = module.nodes(arguments_of(module, vehicle=str(car), autostart="false", device="cuda:0"))
     assert type(node).__name__ == "LifecycleNode" and node.kwargs["namespace"] == ""
-    given = {"vehicle": str(car), "autostart": False, "device": "cuda:0"}
-    assert node.kwargs["parameters"] == [given]
+    (parameters,) = node.kwargs["parameters"]
+    assert parameters.pop("autostart") is False
+    assert all(value.kwargs == {"value_type": str} for value in parameters.values())  # device:=0 is no number
+    assert {name: value.args for name, value in parameters.items()} == {"vehicle": (str(car),), "device": ("cuda:0",)}
+    assert node.kwargs["respawn"] is False
+    assert module.nodes(arguments_of(module, respawn="true"))[0].kwargs["respawn"] is True
     assert node.kwargs["remappings"] == [("/tf", "/car/tf")]
     first, mine = str(ROOT / "config" / "replay.yaml"), str(ROOT / "config" / "tracker.yaml")
     (node,) = module.nodes(arguments_of(module, params_file=mine))
@@ -194,6 +199,7 @@ def test_a_group_may_push_a_namespace(launch_file, pushed, given, node):
     assert tracker.kwargs["namespace"] == given  # launch_ros adds the other
     assert tracker.kwargs["ros_arguments"] == ["--log-level", f"{node[1:].replace('/', '.')}:=info"]
     assert dict(rviz.kwargs["remappings"])["/tracker/markers"] == f"{node}/markers"
+    assert rviz.kwargs["namespace"] == given  # a remap to a relative name leads both to the same topic
     (player,) = replay._player(arguments_of(replay, bag="/bags/a", **where))
     assert f"--wait-for {node}/ready --hold {node}/hold" in " ".join(player.kwargs["arguments"])
     assert player.kwargs["namespace"] == "/"
@@ -313,6 +319,24 @@ def test_rosbag2_starts_when_the_node_is_ready_and_its_end_is_said(launch_file):
     assert handler["target_action"] is play
     (finished,) = handler["on_exit"](Exit(0, "ros2-2"), None)
     assert "/player/finished" in finished.kwargs["cmd"] and "transient_local" in finished.kwargs["cmd"]
+
+
+def test_rosbag2_does_not_play_what_is_made_anew(launch_file, tmp_path):
+    """Two publishers of ~/tracks, and a clock that jumps between two times, are nothing to look at."""
+    module = launch_file("replay")
+
+    def played(*names: str) -> str:
+        topics = [{"topic_metadata": {"name": name, "type": "std_msgs/msg/Bool"}} for name in names]
+        information = {"rosbag2_bagfile_information": {"topics_with_message_count": topics, "message_count": 10}}
+        (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(information))
+        given = arguments_of(module, bag=str(tmp_path), player="rosbag2", namespace="left")
+        after_ready = module._player(given)[0]
+        (play,) = after_ready.args[0].kwargs["on_exit"](Exit(0, "ros2-1"), None)
+        return " ".join(play.kwargs["cmd"])
+
+    own = ("/clock", "/left/tracker/tracks", "/player/finished")
+    assert "--topics /tf /tracker/tracks --qos" in played("/tf", *own, "/tracker/tracks")
+    assert "--topics" not in played("/tf", "/image") and "--topics" not in played(*own)
 
 
 def test_rosbag2_does_not_start_in_the_middle(launch_file):
