@@ -32,7 +32,9 @@ from syncl_ros.spec import Spec, ros_name, specs_of
 from syncl_ros.vehicle import load_vehicle
 
 _DECLARED_BY_RCLPY = ("use_sim_time", "start_type_description_service")
-_OF_OTHERS = "diagnostic_updater."  # a launch file may give it to all of its nodes
+# A launch file may give these to all of its nodes.
+_OF_OTHERS = ("diagnostic_updater.", "robot_base_frame", "base_frame_id")
+_QOS_OF_OTHERS = tuple(f"qos_overrides./{topic}." for topic in ("clock", "parameter_events", "rosout"))
 _LIKE = 0.75  # of a name: so much like one of ours must be a typing mistake
 
 
@@ -115,8 +117,8 @@ class Parameters:
         for name in self._node._parameter_overrides:
             if name in _DECLARED_BY_RCLPY or any(pattern.fullmatch(name) for pattern in patterns):
                 continue
-            typo = difflib.get_close_matches(name, known, n=1, cutoff=_LIKE) and not name.startswith(_OF_OTHERS)
-            if name.split(".")[0] in groups or typo:
+            typo = name.split(".")[0] in groups or difflib.get_close_matches(name, known, n=1, cutoff=_LIKE)
+            if typo and not name.startswith((*_OF_OTHERS, *_QOS_OF_OTHERS)):
                 raise InputError(f"parameter {name}: unknown; {_hint(name, known)}")
             foreign.append(name)
         if foreign:

@@ -51,6 +51,7 @@ class TrackerNode(LifecycleNode):
         given = self._settings.node
         self._params = dataclasses.replace(given, device=given.device or default_device())
         self._check_remaps()
+        self._left_at_once: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
         self._engine: Engine | None = None  # while configured
         self._pipeline: Pipeline | None = None  # while active
         self._sessions: dict | None = None  # of earlier engines: their numbers must not come again
@@ -67,11 +68,12 @@ class TrackerNode(LifecycleNode):
     def start(self, stop: process.Stop | None = None) -> None:
         """Configure and activate, as far as `autostart` says. Raises what went wrong.
 
-        `stop` ends the loading of the network, which takes seconds, with KeyboardInterrupt.
+        From now on `stop` ends the loading of the network, which takes seconds, with KeyboardInterrupt.
         """
+        if stop:
+            self._left_at_once = stop.at_once
         if self._params.autostart:
-            with stop.at_once() if stop else contextlib.nullcontext():
-                self._succeed(self.trigger_configure)
+            self._succeed(self.trigger_configure)
             self._succeed(self.trigger_activate)
 
     def _succeed(self, transition: Callable[[], TransitionCallbackReturn]) -> None:
@@ -99,7 +101,8 @@ class TrackerNode(LifecycleNode):
         self._state_machine.destroy_when_not_in_use()  # else its services stay until it is collected
 
     def on_configure(self, state) -> TransitionCallbackReturn:
-        return self._attempt(self._configure)
+        with self._left_at_once():
+            return self._attempt(self._configure)
 
     def on_activate(self, state) -> TransitionCallbackReturn:
         return self._attempt(self._activate)

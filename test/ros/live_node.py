@@ -102,6 +102,13 @@ class Watcher(Node):
         request = ChangeState.Request(transition=Transition(id=number))
         return self.call(ChangeState, "change_state", request).success
 
+    def begin_transition(self, name: str) -> None:
+        """Ask for a transition and wait for no answer."""
+        client = self.create_client(ChangeState, "/tracker/change_state")
+        assert client.wait_for_service(20)
+        number = getattr(Transition, f"TRANSITION_{name.upper()}")
+        client.call_async(ChangeState.Request(transition=Transition(id=number)))
+
     def state(self) -> str:
         return self.call(GetState, "get_state", GetState.Request()).current_state.label
 

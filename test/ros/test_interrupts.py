@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import live_node
 from nuscenes_fixture import SCENES, write_tiny_nuscenes
 from processes import ROOT, RosProcess, environment
 
@@ -35,6 +36,18 @@ def test_while_a_program_still_imports_it_ends_in_silence(module, tmp_path, doma
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("given, expected", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_openmp_hears_of_its_policy_before_torch_loads_it(given, expected, tmp_path, domain):
+    """As `ros2 run` starts it, without a launch file that would complete the environment."""
+    env = environment(tmp_path, domain) | {"OMP_DISPLAY_ENV": "true"}
+    env.pop("OMP_WAIT_POLICY")
+    command = [sys.executable, "-m", "syncl_ros.node", "--help"]
+    done = subprocess.run(
+        command, env=env | ({"OMP_WAIT_POLICY": given} if given else {}), capture_output=True, text=True
+    )
+    assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr, done.stderr
+
+
 def test_an_interrupt_that_comes_again_does_not_spoil_a_clean_end(tmp_path, domain):
     """The terminal sends one to every process, and ros2 launch passes its own on."""
     with RosProcess("node", env=environment(tmp_path, domain), folder=tmp_path) as tracker:
@@ -46,11 +59,17 @@ def test_an_interrupt_that_comes_again_does_not_spoil_a_clean_end(tmp_path, doma
         assert tracker.wait() == 0, tracker.output()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_network_that_still_loads_is_left_at_once(number, tmp_path, domain):
+@pytest.mark.parametrize("number, autostart", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_network_that_still_loads_is_left_at_once(number, autostart, tmp_path, domain):
     """ros2 launch kills what has not ended after ten seconds, and shared memory stays behind then."""
-    given = ("0", "1", "--loads", "60")
-    with RosProcess(".slow_node", *given, env=environment(tmp_path, domain), folder=tmp_path) as tracker:
+    given = ("0", "1", "--loads", "60", "--ros-args", "-p", f"autostart:={str(autostart).lower()}")
+    with (
+        live_node.watching(domain) as watcher,
+        RosProcess(".slow_node", *given, env=environment(tmp_path, domain), folder=tmp_path) as tracker,
+    ):
+        if not autostart:
+            watcher.wait(lambda: watcher.statuses, 60)
+            watcher.begin_transition("configure")
         tracker.wait_for_output("loading")
         began_s = time.monotonic()
         tracker.interrupt(number)

@@ -83,7 +83,16 @@ def test_what_nobody_heeds_is_an_error(domain):
     rclpy.shutdown(context=context)
 
 
-@pytest.mark.parametrize("name, refused", [("diagnostics.perio", True), ("diagnostic_updater.period", False)])
+@pytest.mark.parametrize(
+    "name, refused",
+    [
+        ("diagnostics.perio", True),
+        ("diagnostic_updater.period", False),
+        ("robot_base_frame", False),
+        ("base_frame_id", False),
+        ("qos_overrides./clock.subscription.depth", False),
+    ],
+)
 def test_what_is_another_packages_is_no_typing_mistake(domain, name, refused):
     context = rclpy.Context()
     rclpy.init(args=["--ros-args", "-p", f"{name}:=1.0"], context=context, domain_id=domain)
