@@ -214,6 +214,22 @@ def test_camera_without_calibration_is_left_out_where_the_rig_allows_it():
             ]
 
 
+CONFIGURED = geometry.transform(CONFIG.rig.base_from_model_translation, CONFIG.rig.base_from_model_rotation)
+
+
+def model_frames(intake: Intake) -> list[np.ndarray]:
+    """Where the network is in three sets."""
+    add_rig(intake)
+    sets = []
+    for n in range(3):
+        add_poses(intake, n)
+        add_images(intake, n)
+        sets += intake.poll()
+    sets += intake.finish()
+    assert len(sets) == 3
+    return [frame_set.base_from_model for frame_set in sets]
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize(
     "yaw_deg, height_m, used, said",
@@ -228,19 +244,12 @@ def test_camera_without_calibration_is_left_out_where_the_rig_allows_it():
 )
 def test_model_frame_comes_from_the_tree_if_it_points_where_the_networks_does(yaw_deg, height_m, used, said, strict):
     """A lidar of another car may be called lidar_top, too, and have x forward, or sit on a lorry."""
-    intake, sets = Intake(CONFIG, frozen_clock, strict=strict), []
-    add_rig(intake)
+    intake = Intake(CONFIG, frozen_clock, strict=strict)
     if yaw_deg is not None:
         known = geometry.transform([1.0, 2.0, height_m], geometry.quaternion_from_yaw(np.radians(yaw_deg)))
         intake.add_transform("base_link", "lidar_top", 0, known, static=True)
-    for n in range(3):
-        add_poses(intake, n)
-        add_images(intake, n)
-        sets += intake.poll()
-    rig = CONFIG.rig
-    expected = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
-    for frame_set in sets + intake.finish():
-        np.testing.assert_array_equal(frame_set.base_from_model, known if used else expected)
+    for base_from_model in model_frames(intake):
+        np.testing.assert_array_equal(base_from_model, known if used else CONFIGURED)
     problems = intake.problems()
     assert ("model_frame" in problems) == bool(said)
     if said:
@@ -250,21 +259,14 @@ def test_model_frame_comes_from_the_tree_if_it_points_where_the_networks_does(ya
 
 @pytest.mark.parametrize("published", [True, False])
 def test_the_model_frame_may_have_another_name(published):
-    intake, sets = Intake(CONFIG, frozen_clock, model_frame="Network"), []
-    add_rig(intake)
+    intake = Intake(CONFIG, frozen_clock, model_frame="Network")
     wrong = geometry.transform([0.0, 0.0, 2.8], CONFIG.rig.base_from_model_rotation)
     intake.add_transform("base_link", "lidar_top", 0, wrong, static=True)
     right = geometry.transform([1.5, 0.0, 1.7], CONFIG.rig.base_from_model_rotation)
     if published:
         intake.add_transform("base_link", "Network", 0, right, static=True)
-    for n in range(3):
-        add_poses(intake, n)
-        add_images(intake, n)
-        sets += intake.poll()
-    rig = CONFIG.rig
-    configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
-    for frame_set in sets + intake.finish():
-        np.testing.assert_array_equal(frame_set.base_from_model, right if published else configured)
+    for base_from_model in model_frames(intake):
+        np.testing.assert_array_equal(base_from_model, right if published else CONFIGURED)
     problem = intake.problems().get("model_frame")
     assert problem is None if published else problem.message.startswith("model_frame: unknown frame 'Network'")
 
