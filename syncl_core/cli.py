@@ -80,10 +80,12 @@ def _nobody_reads() -> bool:
 
 
 def exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C or SIGTERM interrupted it,
+    """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C, SIGTERM or SIGHUP interrupted it,
     141 if nobody reads its output any more."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of nohup
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         code = run(args)
         sys.stdout.flush()  # what is wrong with it shall be told here

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_LOOK_EVERY = 2.0  # seconds: whether the parent still lives
 
 
 @contextmanager
@@ -37,11 +38,13 @@ def _is_ours(number: int) -> bool:
 
 
 def leave_signals_to_parent() -> None:
-    """In a worker: the main process alone answers Ctrl-C and SIGTERM, which often go to a whole group of processes
-    (torchrun, timeout, batch systems): it saves, and then ends its workers. macOS cannot tell whose signal it is: there
-    every SIGTERM ends a worker."""
+    """In a worker: the main process alone answers Ctrl-C, SIGTERM and SIGHUP, which often go to a whole group of
+    processes (torchrun, timeout, batch systems, a terminal that is closed): it saves, and then ends its workers. One
+    that is killed cannot: then they end by themselves. macOS cannot tell whose signal it is: there every SIGTERM ends a
+    worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_parent, name="end", daemon=True).start()
     else:
@@ -50,7 +53,10 @@ def leave_signals_to_parent() -> None:
 
 
 def _end_with_parent() -> None:
-    """End the process at a SIGTERM of its parent, at no other."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+    """End the process at a SIGTERM of its parent, at no other, and when the parent is gone."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        came = signal.sigtimedwait({signal.SIGTERM}, _LOOK_EVERY)
+        if came and came.si_pid == parent:
+            break
     os._exit(0)

@@ -74,9 +74,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace, config, folder, workers) -> bool:
+    import contextlib
     import sys
     from pathlib import Path
 
+    from syncl_core.io.folder_lock import locked
     from syncl_core.training.evaluate import Evaluation
     from syncl_core.training.run import train
     from syncl_core.training.sources import evaluation_clips, training_source
@@ -93,13 +95,14 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
                 "the figures flatter the tracker",
                 file=sys.stderr,
             )
-    return train(
-        *(config, source, folder, workers),
-        evaluate=evaluate,
-        resume=args.resume,
-        start=args.init,
-        encoded=Path(args.maps) if args.maps else None,
-    )
+    with locked(folder) if workers.leads else contextlib.nullcontext():
+        return train(
+            *(config, source, folder, workers),
+            evaluate=evaluate,
+            resume=args.resume,
+            start=args.init,
+            encoded=Path(args.maps) if args.maps else None,
+        )
 
 
 def _configuration(args: argparse.Namespace):
@@ -142,7 +145,7 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
         check_submittable(config)
     if args.data == WORLD:  # a nuScenes root looks at its own images
         check_size(f"world: {CAMERAS[0]}", camera_model(CAMERAS[0], config.image.width), config.image)
-    if args.init and not Path(args.init).is_file():
+    if args.init and not args.resume and not Path(args.init).is_file():
         raise InputError(f"--init {args.init}: no such file")
     if (train.freeze_encoder or train.freeze_backbone) and not (args.init or args.resume):
         print("note: without --init the parts that train.freeze_... freezes are untrained", file=sys.stderr)

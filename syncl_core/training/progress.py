@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from syncl_core.io.files import make_folder, write_text
 from syncl_core.training.event_file import EventFile
 
 LOG = "log.jsonl"
+SAY_EVERY = 60.0  # seconds between two lines where nobody sees a bar
 
 
 class Progress:
@@ -27,6 +29,10 @@ class Progress:
         _keep_rows_until(folder / LOG, first, unscored)
         self._log = (folder / LOG).open("a", encoding="utf-8")
         self._events = EventFile(folder, purge_step=first + 1)
+        self._first = self._done = first
+        self._iterations = iterations
+        self._began_s = self._said_s = time.monotonic()
+        self._figures: dict[str, str] = {}
         self._bar = tqdm(total=iterations, initial=first, desc="train", unit="it", disable=None, dynamic_ncols=True)
 
     def step(self, seconds_waiting: float, seconds: float, shown: Mapping[str, float] | None) -> None:
@@ -35,9 +41,23 @@ class Progress:
             return
         if shown is not None:
             share = seconds_waiting / seconds if seconds else 0.0
-            figures = {name: f"{value:.3g}" for name, value in _most_telling(shown).items()}
-            self._bar.set_postfix(figures | {"data": f"{share:.0%}"}, refresh=False)
+            self._figures = {name: f"{value:.3g}" for name, value in _most_telling(shown).items()}
+            self._bar.set_postfix(self._figures | {"data": f"{share:.0%}"}, refresh=False)
         self._bar.update()
+        self._done += 1
+        if self._bar.disable:
+            self._say_now_and_then()
+
+    def _say_now_and_then(self) -> None:
+        """Where a file or a pipe takes what is said: a bar would fill it."""
+        now_s = time.monotonic()
+        if now_s - self._said_s < SAY_EVERY:
+            return
+        self._said_s = now_s
+        left_s = (now_s - self._began_s) / (self._done - self._first) * (self._iterations - self._done)
+        figures = "".join(f", {name} {value}" for name, value in self._figures.items())
+        left = tqdm.format_interval(left_s)
+        self.say(f"iteration {self._done} of {self._iterations}{figures}, {left} left; more in {self._log.name}")
 
     def record(self, iteration: int, numbers: Mapping[str, float]) -> None:
         """A row of the log: `iteration` counts finished ones, numbers are exact, NaN is left out."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training between two steps."""
+"""Ctrl-C, SIGTERM and the end of a terminal end a training between two steps."""
 
 import contextlib
 import signal
@@ -13,7 +13,7 @@ SAME_SIGNAL_SECONDS = 1.0  # after the first: no second wish
 
 @contextlib.contextmanager
 def stop_flag() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, so that a step is never torn apart; a second one ends the program.
+    """Set by the first Ctrl-C, SIGTERM or SIGHUP, so that a step is never torn apart; a second one ends the program.
 
     One that follows at once is the same: a batch system signals every process, and torchrun hands its own on.
     """
@@ -32,7 +32,10 @@ def stop_flag() -> Iterator[threading.Event]:
         elif time.monotonic() - asked_s > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Of nohup, and of shells in the background, an ignored one stays ignored.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop
     finally:

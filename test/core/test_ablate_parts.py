@@ -21,6 +21,7 @@ from syncl_core.config import SynclConfig, config_to_dict, load_config, with_val
 from syncl_core.data.clips import ClipDataset
 from syncl_core.errors import InputError
 from syncl_core.frames import make_frame
+from syncl_core.io.folder_lock import locked
 from syncl_core.losses.ablations import OPEN_CHOICES
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS, ablated
@@ -391,10 +392,10 @@ def test_an_interrupted_crew_saves_and_stops(tmp_path):
 
 
 def test_a_folder_has_one_command_at_a_time(tmp_path):
-    with crew.locked(tmp_path), pytest.raises(InputError, match="another syncl ablate is at work here"):
-        with crew.locked(tmp_path):
+    with locked(tmp_path), pytest.raises(InputError, match="another syncl process is at work here"):
+        with locked(tmp_path):
             pytest.fail("both have it")
-    with crew.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -132,16 +134,16 @@ def test_more_workers_than_cpus_are_nobodys_warning(recwarn):
     assert len(list(loader)) == 2 and not recwarn.list
 
 
-def _serve_without_sigwaitinfo() -> None:
-    del worker_signals.signal.sigwaitinfo
+def _serve_without_sigtimedwait() -> None:
+    del worker_signals.signal.sigtimedwait
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `syncl` has it
     worker_signals.leave_signals_to_parent()
     time.sleep(60)
 
 
-def test_a_worker_without_sigwaitinfo_ends_at_sigterm():
+def test_a_worker_without_sigtimedwait_ends_at_sigterm():
     """macOS lacks it: a worker that blocks SIGTERM there could not be ended."""
-    worker = multiprocessing.get_context("fork").Process(target=_serve_without_sigwaitinfo)
+    worker = multiprocessing.get_context("fork").Process(target=_serve_without_sigtimedwait)
     worker.start()
     time.sleep(0.5)
     worker.terminate()
@@ -149,6 +151,30 @@ def test_a_worker_without_sigwaitinfo_ends_at_sigterm():
     ended = worker.exitcode
     worker.kill()
     assert ended == -signal.SIGTERM
+
+
+_ORPHAN = """
+import multiprocessing, time
+from syncl_core import worker_signals
+def serve():
+    worker_signals.leave_signals_to_parent()
+    time.sleep(60)
+worker = multiprocessing.get_context("fork").Process(target=serve)
+worker.start()
+print("here", flush=True)
+worker.join()
+"""
+
+
+def test_a_worker_does_not_outlive_a_parent_that_was_killed():
+    """It would hold its memory, and the pipe that it inherited, for ever, and obey nobody."""
+    with subprocess.Popen([sys.executable, "-c", _ORPHAN], stdout=subprocess.PIPE, text=True) as parent:
+        parent.stdout.readline()
+        time.sleep(0.5)
+        parent.kill()
+        parent.wait()
+        killed_s = time.monotonic()
+        assert parent.stdout.read() == "" and time.monotonic() - killed_s < 30  # the pipe has an end
 
 
 def test_no_thread_brings_a_signal_while_children_start():

@@ -14,6 +14,7 @@ from syncl_core.classes import DETECTION_CLASSES
 from syncl_core.cli import main
 from syncl_core.config import SynclConfig
 from syncl_core.frames import make_frame
+from syncl_core.io.folder_lock import locked
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.progress import read_log
 
@@ -42,6 +43,14 @@ def config(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(_CONFIG)
     return path
+
+
+def test_two_runs_do_not_share_a_folder(root, config, tmp_path, capsys):
+    data = ["--data", str(root), "--split", "tiny_val", "--device", "cpu", "--set", "train.evaluate_every=0"]
+    with locked(tmp_path / "run"):
+        assert main(["train", str(config), *data, "-o", str(tmp_path / "run")]) == 2
+    assert "run: another syncl process is at work here" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_a_run_leaves_weights_log_and_scores(root, config, tmp_path, capsys):

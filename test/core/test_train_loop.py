@@ -90,10 +90,12 @@ def test_killed_and_resumed_is_never_killed(tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_and_stops_and_the_run_goes_on(number, tmp_path):
+    """SIGHUP comes when a terminal is closed, or its connection lost."""
     process = _start_run(tmp_path)
     _wait_for_rows(tmp_path, 2, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(timeout=60) == 0
     rows = read_log(tmp_path)
     assert 2 <= len(rows) < 8
@@ -103,12 +105,13 @@ def test_sigterm_saves_and_stops_and_the_run_goes_on(tmp_path):
     assert [row["iteration"] for row in read_log(tmp_path)] == list(range(1, 9))
 
 
-def test_a_signal_to_the_whole_group_saves_too(tmp_path):
-    """As torchrun, timeout and batch systems send it: to the processes that decode clips as well."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_saves_too(number, tmp_path):
+    """As torchrun, timeout, batch systems and terminals send it: to the processes that decode clips as well."""
     process = _start_run(tmp_path, start_new_session=True)
     _wait_for_rows(tmp_path, 2, process)
     for _ in range(2):  # the system's, and torchrun's
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         time.sleep(0.05)
     assert process.wait(timeout=60) == 0, process.stderr.read().decode()
     rows = read_log(tmp_path)

@@ -158,6 +158,17 @@ def test_event_files_hold_the_scalars(tmp_path):
     assert dict(_fields(dict(_fields(second[5]))[1]))[2] == math.inf
 
 
+def test_where_nobody_sees_a_bar_a_line_now_and_then_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    progress = Progress(tmp_path, 2, 5)  # standard error is a file here
+    progress.step(0.1, 1.0, {"loss": 0.25})
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("syncl_core.training.progress.SAY_EVERY", 0.0)
+    progress.step(0.1, 1.0, None)
+    progress.close()
+    said = f"iteration 4 of 5, loss 0.25, 00:00 left; more in {tmp_path / 'log.jsonl'}"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
 def test_a_resumed_log_has_no_row_twice(tmp_path):
     first = Progress(tmp_path, 0, 5)
     for iteration in (1, 2, 3, 4):

@@ -15,9 +15,10 @@ from syncl_core.config import SynclConfig
 from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError, list_names
 from syncl_core.io.files import write_text
+from syncl_core.io.folder_lock import locked
 from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import CostTask
-from syncl_core.training.comparison.crew import Task, conduct, locked
+from syncl_core.training.comparison.crew import Task, conduct
 from syncl_core.training.comparison.page import to_markdown
 from syncl_core.training.comparison.picture import figure, lines_of, write_picture
 from syncl_core.training.comparison.results import collect, write_results
@@ -232,7 +233,8 @@ def _progress(tasks: Sequence[TrainTask], training: Place) -> Iterator[Callable[
 
 def _say_left(name: str, finished: int, runs: int, made: int, left: int, started: float) -> None:
     minutes = (time.monotonic() - started) / max(made, 1) * left / 60
-    more = f"; about {minutes:.0f} minutes left" if finished < runs else ""  # costs come after the runs
+    rest = f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
+    more = f"; about {rest} left" if finished < runs else ""  # costs come after the runs
     print(f"{name}: finished, {finished} of {runs} runs{more}", file=sys.stderr)
 
 

@@ -5,7 +5,6 @@ own. A process holds the end of a pipe: when this end closes, even because its o
 """
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,8 +20,9 @@ from typing import Protocol
 
 from syncl_core.errors import InputError, one_line
 from syncl_core.io.files import make_folder, write_text
+from syncl_core.io.folder_lock import locked
 
-ERROR, RUN_LOG, LOCK = "error.txt", "run.log", ".lock"
+ERROR, RUN_LOG = "error.txt", "run.log"
 _STOPPED = 130
 _LOOK_EVERY = 0.5  # seconds between two looks at the progress
 
@@ -76,21 +76,6 @@ def threads_each(jobs: int) -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(given) if given.isdigit() and int(given) else max(1, cores // jobs)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, patient: bool = False) -> Iterator[None]:
-    """The folder for this process alone. Raises InputError if another one has it, or waits for it."""
-    make_folder(folder)
-    with (folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise InputError(f"{folder}: another syncl ablate is at work here") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")  # for people
-        file.flush()
-        yield
 
 
 def _start(context, task: Task, slot: int, device: str, jobs: int) -> _Member:

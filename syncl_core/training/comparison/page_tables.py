@@ -76,10 +76,14 @@ def costs(rows: Sequence[str], results: dict) -> list[str]:
             cells += [f"{cost['memory_mb']:.0f}", _over(cost["memory_mb"], base and base["memory_mb"])]
         seconds = results["rows"][row]["measured"]["step_seconds"]
         lines.append(f"| {row} | {' | '.join(cells)} | {_cell(seconds, 'step_seconds')} |")
-    return [
+    how = [
         "Measured after all runs, one at a time: steps of a row and of the baseline in turn, on the same clips and",
         "in the same process; ratios are medians over pairs +- half the distance of their quartiles. Memory is the",
         "peak of two steps above what was held before: on a GPU what torch allocated, on a CPU resident memory. The",
+    ]
+    measured = any(results["rows"][row]["cost"] for row in rows)
+    return [
+        *(how if measured else ["Costs were not measured. The"]),
         "last column is from the logs of the runs, which may have shared the machine: a run's median step without",
         "waiting for clips, mean over seeds +- standard deviation.",
         "",
