@@ -21,6 +21,8 @@ def locked(folder: Path, patient: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InputError(f"{folder}: another syncl process is at work here") from None
+        except OSError:
+            pass  # a file system without locks, as some of clusters are: better no guard than no training
         file.truncate(0)
         file.write(f"{os.getpid()}\n")  # for people
         file.flush()

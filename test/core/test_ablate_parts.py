@@ -1,6 +1,8 @@
 """The parts of `syncl ablate`: rows and digests, means by hand, one line for every mistake, processes, clocks."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import math
 import mmap
@@ -397,6 +399,15 @@ def test_a_folder_has_one_command_at_a_time(tmp_path):
             pytest.fail("both have it")
     with locked(tmp_path):
         pass
+
+
+def test_a_file_system_without_locks_guards_nothing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path), locked(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_inference_is_compared_bit_for_bit():
