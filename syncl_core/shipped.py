@@ -25,12 +25,16 @@ def shipped_configs() -> list[Path]:
 def named_config(name: str | Path) -> Path:
     """The file that is meant: a name without folder and ending is one of these, unless such a file is there.
 
-    Raises InputError with a better guess for a name that none of them has.
+    Raises InputError with a better guess for a name that none of them has, and for a file of theirs that is elsewhere.
     """
     path = Path(name)
-    if path.suffix or path.parent != Path() or path.is_file():
+    if path.is_file():
         return path
     known = {config.stem: config for config in shipped_configs()}
+    if path.suffix or path.parent != Path():
+        if path.suffix == ".yaml" and path.stem in known:
+            raise InputError(f"{name}: no such file; by its name, {path.stem}, it is found from everywhere")
+        return path
     if path.name not in known:
         hint = did_you_mean(path.name, known) or "`syncl models` lists those that come with the package"
         raise InputError(f"{name}: no such configuration; {hint}")

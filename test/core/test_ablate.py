@@ -100,7 +100,7 @@ def test_again_does_nothing_twice(place, whole, capsys):
     assert main(_arguments(place, "whole")) == 0
     said = capsys.readouterr()
     assert "4 runs -> " in said.out and (whole / "results.json").read_text() == before
-    assert f"note: --eval-split: {SCENES[1]} to train on, too" in said.err
+    assert f"note: scenes to evaluate on are trained on, too: {SCENES[1]}; the figures" in said.err
     changed = {path.name for path, at in files.items() if path.stat().st_mtime_ns != at}
     assert changed <= {"results.json", "results.md", "results.png", "study.json", ".lock"}
     page = (whole / "results.md").read_text()

@@ -35,6 +35,10 @@ def test_a_configuration_has_a_name_that_a_file_may_have_too(tmp_path, monkeypat
     assert load_config("petr_small_320x800") == load_config(here)
     (tmp_path / "petr_small_320x800").write_text("name: mine")
     assert load_config("petr_small_320x800").name == "mine"
+    with pytest.raises(
+        InputError, match=r"config/petr_small_320x800.yaml: no such file; by its name, petr_small_320x800"
+    ):
+        load_config("config/petr_small_320x800.yaml")  # as the examples have it, from another folder
     with pytest.raises(InputError, match="petr_smal_320x800: no such configuration; did you mean petr_small_320x800"):
         load_config("petr_smal_320x800")
     with pytest.raises(InputError, match="petr_smal_320x800.yaml: cannot read the configuration"):

@@ -157,7 +157,8 @@ def _drawn_tuning(folder: Path, study: Study, evaluated: Sequence[str]) -> Tunin
 def _say_shared(study: Study, training: Place, evaluated: Sequence[str]) -> None:
     """A note where scenes to train on are evaluated on, which says nothing of others."""
     if training.data != WORLD and (both := set(_scenes(study, training)) & set(evaluated)):
-        print(f"note: --eval-split: {list_names(both, 1)} to train on, too", file=sys.stderr)
+        shared = f"scenes to evaluate on are trained on, too: {list_names(both, 1)}"
+        print(f"note: {shared}; the figures flatter the trackers", file=sys.stderr)
 
 
 def _scenes(study: Study, place: Place) -> tuple[str, ...]:

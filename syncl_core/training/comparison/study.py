@@ -130,8 +130,12 @@ def first_difference(stored: dict, given: dict) -> str:
     stored, given = dict(_flat(stored)), dict(_flat(json.loads(json.dumps(given))))  # a file has no tuples
     for key in (*given, *stored):
         if stored.get(key) != given.get(key):
-            return f"{key}: was {stored.get(key)}, is {given.get(key)}"
+            return f"{key}: was {_said(stored.get(key))}, is {_said(given.get(key))}"
     return ""
+
+
+def _said(value) -> object:
+    return "nothing" if value in ("", None) else value
 
 
 def complete(stored: dict) -> dict:
