@@ -57,9 +57,13 @@ train(_varied_config(workers=1), ToySource(), Path({folder!r}), resume={resume})
 """
 
 
-def _start_run(folder: Path, resume: bool = False, **how) -> subprocess.Popen:
+def _start_run(folder: Path, resume: bool = False, hang_up=signal.SIG_DFL, **how) -> subprocess.Popen:
+    """`hang_up`: what it does at SIGHUP, whatever these tests were started by."""
     code = _KILLED_RUN.format(helpers=str(HELPERS), folder=str(folder), resume=resume)
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, cwd=HELPERS.parents[1], **how)
+    how |= {"stderr": subprocess.PIPE, "cwd": HELPERS.parents[1]}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], preexec_fn=lambda: signal.signal(signal.SIGHUP, hang_up), **how
+    )
 
 
 def _wait_for_rows(folder: Path, count: int, process: subprocess.Popen) -> None:
@@ -103,6 +107,13 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(number, tmp_path):
     assert f"interrupted after {len(rows)} iterations; go on with --resume" in message and "Traceback" not in message
     assert train(_varied_config(), ToySource(), tmp_path, resume=True)
     assert [row["iteration"] for row in read_log(tmp_path)] == list(range(1, 9))
+
+
+def test_under_nohup_a_run_goes_on(tmp_path):
+    process = _start_run(tmp_path, hang_up=signal.SIG_IGN)
+    _wait_for_rows(tmp_path, 2, process)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0 and len(read_log(tmp_path)) == 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
