@@ -25,6 +25,7 @@ from syncl_core.commands import (
     world,
 )
 from syncl_core.errors import InputError
+from syncl_core.signal_event import ending_signals
 
 _STDOUT = 1  # as the system counts
 
@@ -83,9 +84,8 @@ def exit_code(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
     """What `run` returns; 2 for unusable input (one line on stderr), 130 if Ctrl-C, SIGTERM or SIGHUP interrupted it,
     141 if nobody reads its output any more."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of nohup
-            signal.signal(signal.SIGHUP, signal.default_int_handler)
+        for number in ending_signals() - {signal.SIGINT}:
+            signal.signal(number, signal.default_int_handler)  # clean up as after Ctrl-C
     try:
         code = run(args)
         sys.stdout.flush()  # what is wrong with it shall be told here

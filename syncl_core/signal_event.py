@@ -1,9 +1,16 @@
-"""An event that a signal handler may set."""
+"""The signals that end a program, and an event that their handler may set."""
 
+import signal
 import threading
 import time
 
 _LOOK_EVERY = 0.02  # seconds
+
+
+def ending_signals() -> set[signal.Signals]:
+    """SIGINT, SIGTERM and SIGHUP (a terminal that is closed); not the last where it is ignored, as under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {signal.SIGINT, signal.SIGTERM} | (set() if ignored else {signal.SIGHUP})
 
 
 class SignalEvent(threading.Event):

@@ -1,5 +1,6 @@
 """Signals and the processes that work for another one."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -38,10 +39,10 @@ def _is_ours(number: int) -> bool:
 
 
 def leave_signals_to_parent() -> None:
-    """In a worker: the main process alone answers Ctrl-C, SIGTERM and SIGHUP, which often go to a whole group of
-    processes (torchrun, timeout, batch systems, a terminal that is closed): it saves, and then ends its workers. One
-    that is killed cannot: then they end by themselves. macOS cannot tell whose signal it is: there every SIGTERM ends a
-    worker."""
+    """In a worker of multiprocessing: the main process alone answers Ctrl-C, SIGTERM and SIGHUP, which often go to a
+    whole group of processes (torchrun, timeout, batch systems, a terminal that is closed): it saves, and then ends its
+    workers. One that is killed cannot: then they end by themselves. macOS cannot tell whose signal it is: there every
+    SIGTERM ends a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "sigtimedwait"):
@@ -54,9 +55,9 @@ def leave_signals_to_parent() -> None:
 
 def _end_with_parent() -> None:
     """End the process at a SIGTERM of its parent, at no other, and when the parent is gone."""
-    parent = os.getppid()
-    while os.getppid() == parent:
+    parent = multiprocessing.parent_process()
+    while parent.is_alive():
         came = signal.sigtimedwait({signal.SIGTERM}, _LOOK_EVERY)
-        if came and came.si_pid == parent:
+        if came and came.si_pid == parent.pid:
             break
     os._exit(0)

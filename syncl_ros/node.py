@@ -51,7 +51,7 @@ class TrackerNode(LifecycleNode):
         given = self._settings.node
         self._params = dataclasses.replace(given, device=given.device or default_device())
         self._check_remaps()
-        self._left_at_once: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self._interruptible: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
         self._engine: Engine | None = None  # while configured
         self._pipeline: Pipeline | None = None  # while active
         self._sessions: dict | None = None  # of earlier engines: their numbers must not come again
@@ -71,7 +71,7 @@ class TrackerNode(LifecycleNode):
         From now on `stop` ends the loading of the network, which takes seconds, with KeyboardInterrupt.
         """
         if stop:
-            self._left_at_once = stop.at_once
+            self._interruptible = stop.at_once
         if self._params.autostart:
             self._succeed(self.trigger_configure)
             self._succeed(self.trigger_activate)
@@ -101,7 +101,7 @@ class TrackerNode(LifecycleNode):
         self._state_machine.destroy_when_not_in_use()  # else its services stay until it is collected
 
     def on_configure(self, state) -> TransitionCallbackReturn:
-        with self._left_at_once():
+        with self._interruptible():
             return self._attempt(self._configure)
 
     def on_activate(self, state) -> TransitionCallbackReturn:
@@ -277,7 +277,7 @@ def spin(stop: process.Stop, make_node: Callable[[], TrackerNode]) -> None:
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
             node.check()
-    except KeyboardInterrupt:  # while it started
+    except KeyboardInterrupt:  # while its network loaded
         pass
     finally:
         node.close()

@@ -14,14 +14,14 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from syncl_core.errors import InputError, one_line
-from syncl_core.signal_event import SignalEvent
+from syncl_core.signal_event import SignalEvent, ending_signals
 from syncl_ros.environment import prepare_environment
 
 LARGEST_DOMAIN = 232  # beyond it DDS has no ports and ends the process
 
 
 class Stop(SignalEvent):
-    """Set by SIGINT and SIGTERM."""
+    """Set by SIGINT, SIGTERM and SIGHUP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ def run(
     body: Callable[[argparse.Namespace, Stop], None],
     argv: Sequence[str] | None,
 ) -> int:
-    """Call `body(arguments, stop)` between rclpy's init and shutdown; SIGINT and SIGTERM set `stop`.
+    """Call `body(arguments, stop)` between rclpy's init and shutdown; SIGINT, SIGTERM and SIGHUP set `stop`.
 
     `parser` sees what rclpy leaves of `argv`: not what follows --ros-args. rclpy's own signal handlers would shut the
     context down under a publishing thread, so they stay off. Returns the exit code: 0 done or stopped, 2 unusable
     input, 130 if `body` raises KeyboardInterrupt because it was stopped too early to have a result.
     """
     stop = Stop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, stop.handle)
     prepare_environment()
     argv = list(sys.argv[1:] if argv is None else argv)

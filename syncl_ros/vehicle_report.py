@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from syncl_core import geometry
 from syncl_core.config import RigConfig, SynclConfig
 from syncl_core.io.topics import frame_of
 from syncl_core.runtime import calibrations
-from syncl_core.runtime.mounts import camera_problem, placed_model_frame
+from syncl_core.runtime.mounts import camera_problem, configured_model_frame, placed_model_frame
 from syncl_core.runtime.stream_report import StreamStatistics, longest_round, stream_report
 from syncl_core.runtime.transform_tree import TransformLookupError, TransformTree
 from syncl_core.types import CameraModel
@@ -97,7 +96,9 @@ def examine(
             )
     findings += _clocks(heard, offsets_s, report.suggested_offsets_s, config.sync.timeout)
     findings += _poses(heard, pose_ns, report.streams[POSE], fixed_frame, base_frame)
-    findings += _mounts(heard, pose_ns, base_frame) + [_model_frame(heard, config.rig, base_frame, model_frame)]
+    findings += _mounts(heard, pose_ns, base_frame) + [
+        _model_frame(heard, pose_ns, config.rig, base_frame, model_frame)
+    ]
     return findings + [Finding(True, problem) for problem in sorted(heard.problems)]
 
 
@@ -185,16 +186,16 @@ def _poses(
         if not seen.stamps_ns:
             continue
         try:
-            heard.tree.lookup(fixed_frame, seen.frame_id, _moment(seen, pose_ns))
+            heard.tree.lookup(fixed_frame, seen.frame_id, _moment(seen.stamps_ns[-1], pose_ns))
         except TransformLookupError as error:
             text = f"{camera}: no transform {fixed_frame} -> {seen.frame_id} ({error}): publish it on /tf_static"
             findings.append(Finding(True, f"{text}, or set cameras.{frame_of(camera)}.frame_id"))
     return findings
 
 
-def _moment(seen: CameraHeard, pose_ns: list[int]) -> int:
+def _moment(t_ns: int, pose_ns: list[int] | None) -> int:
     """A late moment for which all poses are remembered, so that only the tree can be wrong."""
-    return max(pose_ns[0], min(max(seen.stamps_ns[-1], pose_ns[-1] - 10**9), pose_ns[-1]))
+    return max(pose_ns[0], min(max(t_ns, pose_ns[-1] - 10**9), pose_ns[-1])) if pose_ns else t_ns
 
 
 def _mounts(heard: Heard, pose_ns: list[int] | None, base_frame: str) -> list[Finding]:
@@ -203,7 +204,7 @@ def _mounts(heard: Heard, pose_ns: list[int] | None, base_frame: str) -> list[Fi
     for camera, seen in heard.cameras.items():
         if not seen.stamps_ns:
             continue
-        t_ns = _moment(seen, pose_ns) if pose_ns else seen.stamps_ns[-1]
+        t_ns = _moment(seen.stamps_ns[-1], pose_ns)
         with contextlib.suppress(TransformLookupError):  # said already
             if problem := camera_problem(camera, heard.tree.lookup(base_frame, seen.frame_id, t_ns)):
                 text = f"{camera}: by {base_frame} -> {seen.frame_id} {problem}"
@@ -211,12 +212,12 @@ def _mounts(heard: Heard, pose_ns: list[int] | None, base_frame: str) -> list[Fi
     return findings
 
 
-def _model_frame(heard: Heard, rig: RigConfig, base_frame: str, model_frame: str) -> Finding:
+def _model_frame(heard: Heard, pose_ns: list[int] | None, rig: RigConfig, base_frame: str, model_frame: str) -> Finding:
     """Where the network thinks it is."""
-    frame = model_frame or rig.model_frame.lower()
-    configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+    frame, configured = model_frame or frame_of(rig.model_frame), configured_model_frame(rig)
+    latest_ns = max((seen.stamps_ns[-1] for seen in heard.cameras.values() if seen.stamps_ns), default=0)
     try:
-        found = heard.tree.lookup(base_frame, frame, 0)
+        found = heard.tree.lookup(base_frame, frame, _moment(latest_ns, pose_ns))
         _, problem = placed_model_frame(frame, found, configured, chosen=bool(model_frame))
     except TransformLookupError as error:
         if model_frame:

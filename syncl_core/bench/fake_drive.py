@@ -8,6 +8,7 @@ import numpy as np
 
 from syncl_core import geometry
 from syncl_core.config import RigConfig
+from syncl_core.runtime.mounts import configured_model_frame
 from syncl_core.types import CameraModel, CameraView, FrameSet, RawImage
 
 _SPEED = 10.0  # m/s
@@ -20,7 +21,7 @@ _JPEG_QUALITY = 90  # with the noise of `fake_jpeg`: about 180 kB at 1600x900, a
 
 def fake_drive(rig: RigConfig, width: int, height: int) -> Iterator[FrameSet]:
     """Endless frame sets, two a second, the same in every run; images are JPEGs of `width` x `height` pixels."""
-    base_from_model = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+    base_from_model = configured_model_frame(rig)
     model = _camera_model(width, height)
     images = [RawImage(encoding="jpeg", data=fake_jpeg(i, width, height)) for i in range(len(rig.cameras))]
     t_ns = 0

@@ -96,6 +96,8 @@ def _train(args: argparse.Namespace, config, folder, workers) -> bool:
                 file=sys.stderr,
             )
     with locked(folder) if workers.leads else contextlib.nullcontext():
+        if workers.leads:
+            _check_folder(folder, args.resume)  # again: another run may have ended here since
         return train(
             *(config, source, folder, workers),
             evaluate=evaluate,

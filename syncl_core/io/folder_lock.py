@@ -14,7 +14,10 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: Path, patient: bool = False) -> Iterator[None]:
-    """The folder for this process alone, also if it is killed. Raises InputError if another one has it, or waits."""
+    """The folder for this process alone, until the block or the process ends.
+
+    Raises InputError if another one has it; a `patient` one waits for it.
+    """
     make_folder(folder)
     with (folder / LOCK).open("a") as file:
         try:
@@ -22,7 +25,7 @@ def locked(folder: Path, patient: bool = False) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(f"{folder}: another syncl process is at work here") from None
         except OSError:
-            pass  # a file system without locks, as some of clusters are: better no guard than no training
+            pass  # a file system without locks, as clusters may have: better no guard than no training
         file.truncate(0)
         file.write(f"{os.getpid()}\n")  # for people
         file.flush()

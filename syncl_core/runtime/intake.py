@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from syncl_core import geometry
 from syncl_core.config import SyncConfig, SynclConfig
 from syncl_core.errors import InputError
 from syncl_core.runtime import calibrations
 from syncl_core.runtime.looping_tree import LoopingTree
-from syncl_core.runtime.mounts import placed_model_frame
+from syncl_core.runtime.mounts import configured_model_frame, placed_model_frame
 from syncl_core.runtime.problems import MissedSet, Problem, ProblemLog
 from syncl_core.runtime.set_assembler import MAX_LAG_NS, AssembledSet, SetAssembler
 from syncl_core.runtime.transform_tree import TransformLookupError
@@ -265,9 +264,8 @@ class Intake:
 
     def _base_from_model(self, t_ns: int) -> np.ndarray:
         """Transform [4, 4] of the model frame: the vehicle's own, if it points where the network's does."""
-        rig = self._config.rig
-        configured = geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
-        frame = self._model_frame or rig.model_frame.lower()
+        configured = configured_model_frame(self._config.rig)
+        frame = self._model_frame or self._config.rig.model_frame.lower()
         try:
             found = self._tree.lookup(self._base_frame, frame, t_ns)
             placed, problem = placed_model_frame(frame, found, configured, chosen=bool(self._model_frame))

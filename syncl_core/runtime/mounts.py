@@ -8,6 +8,9 @@ import math
 
 import numpy as np
 
+from syncl_core import geometry
+from syncl_core.config import RigConfig
+
 HEADINGS_DEG = {
     "CAM_FRONT": 0.0,
     "CAM_FRONT_RIGHT": -55.0,
@@ -29,7 +32,7 @@ MAX_MODEL_RISE_M = 0.3
 
 
 def camera_problem(camera: str, base_from_cam: np.ndarray) -> str:
-    """Why a camera's transform cannot be that of its optical frame at that place; "" = it can."""
+    """Why `base_from_cam` [4, 4] cannot be that of the camera's optical frame; "" = it can."""
     view, down = base_from_cam[:3, 2], base_from_cam[:3, 1]
     up_deg = math.degrees(math.asin(np.clip(view[2], -1.0, 1.0)))
     if up_deg > MOST_OFF_DEG:
@@ -52,10 +55,15 @@ def _heading(heading_deg: float) -> str:
     return f"{abs(heading_deg):.0f} degrees to the {side}" if abs(heading_deg) >= 0.5 else "forward"
 
 
+def configured_model_frame(rig: RigConfig) -> np.ndarray:
+    """Base from model frame [4, 4] where the vehicle has no such frame."""
+    return geometry.transform(rig.base_from_model_translation, rig.base_from_model_rotation)
+
+
 def placed_model_frame(
     name: str, found: np.ndarray, configured: np.ndarray, *, chosen: bool = False
 ) -> tuple[np.ndarray, str]:
-    """Base from model frame, from the vehicle's frame of that name and the tracker's own idea of it.
+    """Base from model frame [4, 4], from the vehicle's frame of that name and the tracker's own idea of it.
 
     `chosen`: somebody named the frame for this, so its height is meant. Returns the transform to use, and what is odd
     about the vehicle's, "" = nothing.

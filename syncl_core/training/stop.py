@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from syncl_core.signal_event import SignalEvent
+from syncl_core.signal_event import SignalEvent, ending_signals
 
 SAME_SIGNAL_SECONDS = 1.0  # after the first: no second wish
 
@@ -32,10 +32,7 @@ def stop_flag() -> Iterator[threading.Event]:
         elif time.monotonic() - asked_s > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
 
-    # Of nohup, and of shells in the background, an ignored one stays ignored.
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, ask) for number in ending_signals()}
     try:
         yield stop
     finally:

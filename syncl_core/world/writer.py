@@ -61,8 +61,8 @@ class _Job:
 def write_world(folder: Path, config: WorldConfig, progress: bool = False) -> Path:
     """Render and write the scenes; the folder appears when it is complete. Returns it.
 
-    progress: show a bar over the sweeps. Raises InputError if the folder
-    is not empty or cannot be written, a process was killed, or the configuration is impossible.
+    progress: show a bar over the sweeps. Raises InputError if the folder is not empty or cannot be written, a process
+    was killed, or the configuration is impossible.
     """
     _check(folder, config)
     folder = folder.resolve()  # a link to an empty folder stays one

@@ -193,6 +193,8 @@ def test_killed_and_called_again_gives_equal_results(place, whole):
     command.wait()
     assert not (caught[0] / "result.json").exists() and not (folder / "results.json").exists()
     assert main(arguments) == 0
+    assert "Costs were not measured." in (folder / "results.md").read_text()
+    assert "Measured after all runs" in (whole / "results.md").read_text()
     assert _numbers(folder) == _numbers(whole)
     assert [row["iteration"] for row in read_log(caught[0])] == list(range(1, 5))
 

@@ -34,6 +34,7 @@ from syncl_core.training.comparison.study import (
     Study,
     choose_rows,
     file_digest,
+    first_difference,
     load_study,
     planned,
     run_of,
@@ -391,6 +392,13 @@ def test_an_interrupted_crew_saves_and_stops(tmp_path):
         crew.conduct(errands, 2, lambda _: "", look)
     assert time.monotonic() - started < 40
     assert [(tmp_path / f"{i}" / "saved").exists() for i in range(3)] == [True, True, False]
+
+
+def test_a_setting_that_was_not_there_is_called_nothing():
+    assert first_difference({"start": {"file": ""}}, {"start": {"file": "x"}}) == "start.file: was nothing, is x"
+    assert first_difference({"a": 0}, {"a": None}) == "a: was 0, is nothing" and not first_difference(
+        {"a": 0}, {"a": 0}
+    )
 
 
 def test_a_folder_has_one_command_at_a_time(tmp_path):

@@ -40,10 +40,7 @@ def test_a_camera_is_taken_for_another_one(camera):
         problem = camera_problem(camera, base_from_cam(other))
         assert ("another camera?" in problem) == (camera != other), problem
     said = camera_problem("CAM_FRONT_LEFT", base_from_cam("CAM_BACK_RIGHT"))
-    assert (
-        said
-        == "it looks 110 degrees to the right, the network's CAM_FRONT_LEFT 55 degrees to the left: another camera?"
-    )
+    assert said.startswith("it looks 110 degrees to the right, the network's CAM_FRONT_LEFT 55 degrees to the left")
     assert camera_problem("CAM_SIDE", base_from_cam(camera)) == ""
 
 

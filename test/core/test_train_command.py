@@ -1,5 +1,6 @@
 """`syncl train` as the user has it: files, switches, and one line for every mistake. Official scores of known boxes."""
 
+import contextlib
 import json
 import math
 
@@ -53,6 +54,20 @@ def test_two_runs_do_not_share_a_folder(root, config, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
+def test_a_run_that_ended_meanwhile_is_not_buried(root, config, tmp_path, capsys, monkeypatch):
+    @contextlib.contextmanager
+    def locked_late(folder):
+        folder.mkdir()
+        (folder / "last.pt").write_text("of the other one")
+        yield
+
+    monkeypatch.setattr("syncl_core.io.folder_lock.locked", locked_late)
+    data = ["--data", str(root), "--split", "tiny_val", "--device", "cpu", "--set", "train.evaluate_every=0"]
+    assert main(["train", str(config), *data, "-o", str(tmp_path / "run")]) == 2
+    assert "run: holds a run already" in capsys.readouterr().err
+    assert (tmp_path / "run" / "last.pt").read_text() == "of the other one"
+
+
 def test_a_run_leaves_weights_log_and_scores(root, config, tmp_path, capsys):
     out = tmp_path / "run"
     data = ["--data", str(root), "--split", "tiny_val", "--eval-split", "tiny_val", "--device", "cpu", "-o", str(out)]
@@ -71,6 +86,7 @@ def test_a_run_leaves_weights_log_and_scores(root, config, tmp_path, capsys):
     assert main(["train", str(config), *data, "--resume"]) == 2
     assert f"syncl: error: {out / 'last.pt'}: " in capsys.readouterr().err
     again = ["--ablation", "table6/4", "--set", "train.seed=3", "--resume", "--set", "train.workers=0"]
+    again += ["--init", "gone.safetensors"]  # as it was started; the snapshot has it
     assert main(["train", str(config), *data, *again]) == 0
 
 

@@ -32,6 +32,10 @@ PERIOD_SECONDS = 0.25
 DOMAIN = 140 + os.getpid() % 40
 
 
+def _request(name: str) -> ChangeState.Request:
+    return ChangeState.Request(transition=Transition(id=getattr(Transition, f"TRANSITION_{name.upper()}")))
+
+
 class Watcher(Node):
     """Keeps what the tracker publishes. All of it runs in one background thread."""
 
@@ -98,16 +102,13 @@ class Watcher(Node):
         assert self.call(SetBool, "set_enabled", SetBool.Request(data=value)).success
 
     def transition(self, name: str) -> bool:
-        number = getattr(Transition, f"TRANSITION_{name.upper()}")
-        request = ChangeState.Request(transition=Transition(id=number))
-        return self.call(ChangeState, "change_state", request).success
+        return self.call(ChangeState, "change_state", _request(name)).success
 
     def begin_transition(self, name: str) -> None:
         """Ask for a transition and wait for no answer."""
         client = self.create_client(ChangeState, "/tracker/change_state")
         assert client.wait_for_service(20)
-        number = getattr(Transition, f"TRANSITION_{name.upper()}")
-        client.call_async(ChangeState.Request(transition=Transition(id=number)))
+        client.call_async(_request(name))
 
     def state(self) -> str:
         return self.call(GetState, "get_state", GetState.Request()).current_state.label

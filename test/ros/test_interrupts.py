@@ -59,8 +59,19 @@ def test_an_interrupt_that_comes_again_does_not_spoil_a_clean_end(tmp_path, doma
         assert tracker.wait() == 0, tracker.output()
 
 
-@pytest.mark.parametrize("number, autostart", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_a_network_that_still_loads_is_left_at_once(number, autostart, tmp_path, domain):
+@pytest.fixture
+def no_nohup():
+    """What these tests start does at SIGHUP what it always does, whatever started them."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    "number, autostart",
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, True), (signal.SIGINT, False)],
+)
+def test_a_network_that_still_loads_is_left_at_once(number, autostart, tmp_path, domain, no_nohup):
     """ros2 launch kills what has not ended after ten seconds, and shared memory stays behind then."""
     given = ("0", "1", "--loads", "60", "--ros-args", "-p", f"autostart:={str(autostart).lower()}")
     with (
