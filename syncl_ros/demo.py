@@ -32,6 +32,7 @@ from syncl_core.io.key_frames import fill_samples, reach
 from syncl_core.io.scene_to_bag import write_scene_bag
 from syncl_core.io.submission import check_submittable, tracking_submission, write_submission
 from syncl_core.io.track_bag import MARKERS_TOPIC, TRACKS_TOPIC
+from syncl_core.progress_bar import progress_bar
 from syncl_core.types import ObjectSet
 from syncl_core.view.picture import Caption
 from syncl_core.view.png import write_png
@@ -210,7 +211,7 @@ def _draw(demo: Demo, object_sets: list[ObjectSet]) -> None:
     recording = open_recording(demo.bag, demo.config)
     caption = Caption(scene=demo.scene, model=demo.config.name, notice=demo.notice, count=len(tracks))
     pages = render_sets(recording.frame_sets, tracks, recording.ground_truth, caption=caption)
-    with tqdm(total=len(tracks), desc="pictures", unit="", disable=None) as bar:
+    with progress_bar(total=len(tracks), desc="pictures", unit="") as bar:
         write_video(demo.output / "video.mp4", _with_picture(pages, len(tracks) // 2, demo, bar), fps=2.0)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from syncl_core.bench.measure import device_name
 from syncl_core.bench.operations import Operations
@@ -15,6 +14,7 @@ from syncl_core.config import SynclConfig, with_values
 from syncl_core.data.clip_source import ClipSource
 from syncl_core.data.clips import Clip, ClipDataset
 from syncl_core.data.loader import RunSampler, make_loader
+from syncl_core.progress_bar import progress_bar
 from syncl_core.training.ablations import ablated, baseline_of
 from syncl_core.training.distributed import join
 from syncl_core.training.run import Run, clip_loss, make_run, optimise, with_kept_maps
@@ -75,7 +75,7 @@ def step_times(
         for clip in seen if run.encoded else ():
             run.encoded(clip.to(run.workers.device))
     seconds = {"row": [], "baseline": []}
-    for i in tqdm(range(warmup + pairs), desc="bench train", unit="pair", leave=False, disable=None):
+    for i in progress_bar(range(warmup + pairs), desc="bench train", unit="pair", leave=False):
         both = [("row", row, clips), ("baseline", baseline, baseline_clips)]
         for name, run, seen in both if i % 2 else both[::-1]:
             wait_for(run.workers.device)

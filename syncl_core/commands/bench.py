@@ -150,12 +150,11 @@ def _bench_trackers(args: argparse.Namespace) -> int:
     import json
     import os
 
-    from tqdm import tqdm
-
     from syncl_core.bench.measure import BenchOptions, measure_apart
     from syncl_core.config import load_config
     from syncl_core.devices import default_device
     from syncl_core.io.files import write_text
+    from syncl_core.progress_bar import progress_bar
     from syncl_core.shipped import shipped_configs
 
     _check_counts(args)
@@ -173,7 +172,7 @@ def _bench_trackers(args: argparse.Namespace) -> int:
     for config in configs:
         load_config(config)  # a bad one must not come up after minutes
     load = os.getloadavg()[0]
-    results = [measure_apart(config, options) for config in tqdm(configs, desc="bench", unit="tracker", disable=None)]
+    results = [measure_apart(config, options) for config in progress_bar(configs, desc="bench", unit="tracker")]
     print(_conditions(options, results, load), end="\n\n")
     print(_table(results, args.markdown))
     if args.json:

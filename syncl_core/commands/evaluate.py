@@ -45,17 +45,16 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from tqdm import tqdm
-
     from syncl_core.classes import TRACKING_CLASSES
     from syncl_core.evaluation.rings import format_rings, measure_rings
     from syncl_core.evaluation.tracking import evaluate_tracking, format_metrics
     from syncl_core.io.files import write_text
+    from syncl_core.progress_bar import progress_bar
 
     asked = (args.root, args.version, args.split or args.scene, args.tracks)
     classes = args.classes or TRACKING_CLASSES
     rings = measure_rings(*asked, classes) if args.by_distance else ()  # first: the official metrics take longer
-    with tqdm(total=len(classes), desc="eval", unit="class", disable=None) as bar:
+    with progress_bar(total=len(classes), desc="eval", unit="class") as bar:
         table = format_metrics(evaluate_tracking(*asked, args.output, classes, bar.update))
     if rings:
         table += f"\n\n{format_rings(rings)}"

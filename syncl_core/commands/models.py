@@ -28,15 +28,14 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from tqdm import tqdm
-
     from syncl_core.bench.footprint import footprint
     from syncl_core.bench.table import format_table
     from syncl_core.config import load_config
+    from syncl_core.progress_bar import progress_bar
     from syncl_core.shipped import shipped_configs
 
     rows = []
-    for path in tqdm(args.config or shipped_configs(), unit="tracker", leave=False, disable=None):
+    for path in progress_bar(args.config or shipped_configs(), desc="models", unit="tracker", leave=False):
         config = load_config(path)
         size = footprint(config)
         rows.append(

@@ -54,9 +54,8 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     import sys
 
-    from tqdm import tqdm
-
     from syncl_core.errors import InputError, list_names
+    from syncl_core.progress_bar import progress_bar
     from syncl_core.view.picture import Caption
     from syncl_core.view.recording import open_recording, period, read_tracks
     from syncl_core.view.replay import render_sets
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     pages = render_sets(
         recording.frame_sets, tracks, truth, caption=caption, cameras=config.rig.cameras, width=args.width
     )
-    with tqdm(pages, "pictures", total=count or None, unit="", disable=None) as bar:
+    with progress_bar(pages, "pictures", total=count or None, unit="") as bar:
         if args.video:
             fps = args.fps or 1.0 / ((period(tracks) if tracks else recording.period_s) or 0.5)
             drawn = write_video(args.output / "video.mp4", _saved(bar, args), fps)

@@ -50,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
     import sys
     from pathlib import Path
 
-    from tqdm import tqdm
-
     from syncl_core.checkpoint import chosen_weights, load_tracker
     from syncl_core.data.nuscenes import NuScenesScenes
     from syncl_core.devices import default_device
@@ -59,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from syncl_core.evaluation.tracking import import_devkit
     from syncl_core.io.files import make_folder, refuse_existing, write_text
     from syncl_core.offline import chosen_scenes
+    from syncl_core.progress_bar import progress_bar
     from syncl_core.runtime.session import TrackerSession
 
     device = args.device or default_device()
@@ -84,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         return TrackerSession(tracker.step, tracker.init_state, config, device)
 
     outcomes = []
-    with tqdm(total=len(conditions) * len(scenes), unit="scene", disable=None) as bar:
+    with progress_bar(total=len(conditions) * len(scenes), unit="scene") as bar:
         for condition in conditions:
             bar.set_description(
                 f"every {condition.period_s:g} s" if condition.period_s else f"{condition.missing} missing"

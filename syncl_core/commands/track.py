@@ -152,14 +152,13 @@ def _track(step, tracker, frame_sets, name: str, args: argparse.Namespace) -> li
     """The objects of every set, under a progress bar."""
     import contextlib
 
-    from tqdm import tqdm
-
     from syncl_core import offline
+    from syncl_core.progress_bar import progress_bar
     from syncl_core.runtime.session import TrackerSession
 
     session, objects = TrackerSession(step, tracker.init_state, tracker.config, args.device), []
     source = str(args.source) if offline.is_bag(args.source) else f"{args.source}: {name}"
-    with contextlib.closing(session), tqdm(desc=name, unit="set", disable=None) as bar:
+    with contextlib.closing(session), progress_bar(desc=name, unit="set") as bar:
         for one in offline.track(session.process, frame_sets, source):
             objects.append(one)
             bar.update()

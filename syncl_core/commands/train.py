@@ -124,10 +124,12 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
     import sys
     from pathlib import Path
 
+    from syncl_core.checkpoint import start_from
     from syncl_core.classes import CAMERAS
     from syncl_core.data.augment import check_size
     from syncl_core.errors import InputError
     from syncl_core.io.submission import check_submittable
+    from syncl_core.tracking.build import build_tracker
     from syncl_core.training.sources import WORLD
     from syncl_core.world.rig import camera_model
 
@@ -147,8 +149,11 @@ def _check_arguments(args: argparse.Namespace, config) -> None:
         check_submittable(config)
     if args.data == WORLD:  # a nuScenes root looks at its own images
         check_size(f"world: {CAMERAS[0]}", camera_model(CAMERAS[0], config.image.width), config.image)
-    if args.init and not args.resume and not Path(args.init).is_file():
-        raise InputError(f"--init {args.init}: no such file")
+    if args.init and not args.resume:
+        if not Path(args.init).is_file():
+            raise InputError(f"--init {args.init}: no such file")
+        if train.evaluate_every:  # its scenes may have to be drawn
+            start_from(args.init, build_tracker(config))
     if (train.freeze_encoder or train.freeze_backbone) and not (args.init or args.resume):
         print("note: without --init the parts that train.freeze_... freezes are untrained", file=sys.stderr)
 

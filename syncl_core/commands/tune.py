@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     import yaml
-    from tqdm import tqdm
 
     from syncl_core.checkpoint import chosen_weights, load_tracker
     from syncl_core.config import config_to_dict
     from syncl_core.data.nuscenes_clips import NuScenesClips
     from syncl_core.evaluation.tracking import import_devkit
     from syncl_core.io.files import check_writable, refuse_existing, write_text
+    from syncl_core.progress_bar import progress_bar
     from syncl_core.training import thresholds
     from syncl_core.training.distributed import join
     from syncl_core.training.evaluate import Evaluation
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     clips = NuScenesClips(args.root, tracker.config, args.split, args.version)
     import_devkit()
     with tempfile.TemporaryDirectory(prefix="syncl-tune-") as folder:
-        with tqdm(total=len(clips.scene_names), unit="scene", disable=None) as bar:
+        with progress_bar(total=len(clips.scene_names), desc="tune", unit="scene") as bar:
             evaluation = Evaluation(clips, Path(folder), workers)
             scores = thresholds.scores_by_threshold(evaluation, tracker, values, bar.update)
     print(thresholds.format_scores(scores, tracker.config))

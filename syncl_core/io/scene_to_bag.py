@@ -16,6 +16,7 @@ from syncl_core.io.bag_writer import BagWriter
 from syncl_core.io.markers import MarkerBuilder, MarkerOptions
 from syncl_core.io.messages import Make
 from syncl_core.io.topics import BASE_FRAME, FIXED_FRAME, MAP_FRAME, Topics, frame_of
+from syncl_core.progress_bar import progress_bar
 from syncl_core.types import CameraView
 
 GROUND_TRUTH_STYLE = MarkerOptions(color_by="fixed", line_width=0.06)
@@ -98,7 +99,7 @@ def _poses(data: NuScenesScenes, scene: str, samples: Sequence[Sample], kept: Se
 
 def _bar(scene: str, seconds: float, show: bool) -> tqdm:
     layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of the scene [{elapsed}]"
-    return tqdm(total=seconds, desc=scene, bar_format=layout, disable=None if show else True)  # None: not in a log file
+    return progress_bar(total=seconds, desc=scene, bar_format=layout, disable=not show)
 
 
 def _pose_events(poses: Poses, base_from_sensors: Mapping[str, np.ndarray], make: Make) -> Iterator[_Event]:

@@ -105,6 +105,11 @@ OPEN_CHOICES: dict[str, Ablation] = {
     "open/serial_normalizer": _syncl(
         "parallel decoder's loss divided by the ordinary decoder's positives", parallel={"normalizer": "serial"}
     ),
+    "open/stronger_parallel": _syncl(
+        "the same, and the contrastive term in every block",
+        parallel={"normalizer": "serial"},
+        contrastive={"blocks": "all"},
+    ),
     "open/warm_contrast": _syncl("contrastive term at temperature 1", contrastive={"temperature": 1.0}),
     "open/light_contrast": _syncl("contrastive term at a quarter of its weight", contrastive={"weight": 0.25}),
     "open/track_contrast": _syncl("contrastive term from tracks to queries", contrastive={"anchor": "track"}),

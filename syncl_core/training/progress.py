@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder, write_text
+from syncl_core.progress_bar import SAY_EVERY
 from syncl_core.training.event_file import EventFile
 
 LOG = "log.jsonl"
-SAY_EVERY = 60.0  # seconds between two lines where nobody sees a bar
 
 
 class Progress:

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 import simplejpeg
 import torch
-from tqdm import tqdm
 
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
 from syncl_core.io.files import make_folder
+from syncl_core.progress_bar import progress_bar
 from syncl_core.worker_signals import held_for_children, leave_signals_to_parent
 from syncl_core.world import city, generate, photo, render, rig, sense, splits, tables
 from syncl_core.world.scene import Scene, boxes_at, city_from_base
@@ -130,8 +130,7 @@ def _write_all(root: Path, config: WorldConfig, progress: bool) -> None:
         for i in range(len(recording.sweep_us))
     ]
     results = _run(jobs, config.workers or _cpu_count())
-    shown = None if progress else True  # None: not in a log file
-    bar = tqdm(results, total=len(jobs), desc="world", unit="sweep", disable=shown)
+    bar = progress_bar(results, total=len(jobs), desc="world", unit="sweep", disable=not progress)
     observations = [o for o in bar if o is not None]
     content = tables.shared_tables(recordings, _MAP_FILE, config.image_width)
     for i, recording in enumerate(recordings):

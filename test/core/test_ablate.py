@@ -222,3 +222,5 @@ def test_another_configuration_needs_another_folder(place, whole, capsys):
     )
     assert capsys.readouterr().err == f"syncl: error: {expected}\n"
     assert load_study(whole).config.train.learning_rate == 0.0002
+    assert main([*_arguments(place, "whole"), "--eval-data", "world", "--eval-split", "val"]) == 2
+    assert "holds another run, evaluation.data: was " in capsys.readouterr().err  # said before scenes are drawn

@@ -153,7 +153,7 @@ def test_what_a_frozen_encoder_sees_is_kept_once_for_all_runs(tmp_path, monkeypa
         **dict(config=toy_config(), rows=choose_rows("4a/5"), seeds=(0, 1), training=place, evaluation=place),
     )
     for run in planned(study):
-        assert not conduct._task(tmp_path, run, place, place, study, "").run("cpu")
+        assert not conduct._task(tmp_path, run, study, "").run("cpu")
     assert len({folder for folder, _ in asked}) == len(asked) > 1 and {shared for _, shared in asked} == {
         tmp_path / "encoded"
     }
@@ -190,7 +190,7 @@ def test_a_start_that_changes_during_a_comparison_is_refused(tmp_path, monkeypat
         **dict(config=toy_config(), rows=choose_rows("4a/5"), seeds=(0,), training=place, evaluation=place),
         **dict(start=str(start), start_digest=file_digest(start)),
     )
-    first, second = (conduct._task(tmp_path, run, place, place, study, "") for run in planned(study))
+    first, second = (conduct._task(tmp_path, run, study, "") for run in planned(study))
     assert not first.run("cpu")
     start.write_bytes(b"as it is now")
     with pytest.raises(InputError, match="start.safetensors: has changed since the comparison began"):
@@ -218,7 +218,7 @@ def test_a_start_of_another_network_is_refused_before_anything_is_drawn(tmp_path
 def test_a_run_with_damaged_settings_is_named(tmp_path):
     place = Place(data="-")
     study = Study(config=toy_config(), rows=choose_rows("4a/5"), seeds=(0,), training=place, evaluation=place)
-    task = conduct._task(tmp_path, next(planned(study)), place, place, study, "")
+    task = conduct._task(tmp_path, next(planned(study)), study, "")
     task.folder.mkdir(parents=True)
     (task.folder / "settings.json").write_text("{")
     with pytest.raises(InputError, match="settings.json: damaged; remove the folder of this run"):
@@ -236,7 +236,7 @@ def test_what_an_earlier_version_with_fewer_keys_made_still_counts(tmp_path):
     (folder / "settings.json").write_text(json.dumps(stored))
     scores = {"row": run.row, "seed": 0, "digest": "of then", "version": "v", "device": "d", "scores": {"amota": 0.5}}
     (folder / "result.json").write_text(json.dumps(scores | {"iterations": 5}))
-    conduct._task(tmp_path, run, place, place, study, "").check()
+    conduct._task(tmp_path, run, study, "").check()
     assert not conduct.report(tmp_path, study)["missing"]
     stored["track"]["slots"] += 1
     (folder / "settings.json").write_text(json.dumps(stored))

@@ -201,7 +201,7 @@ def test_a_chosen_torch_stays_chosen(tmp_path):
 
 def test_a_sourced_ros_needs_no_wheels_and_no_compiler():
     names = [step.name for step in make_plan(Place(root=ROOT, ros_distro="jazzy"), with_tests=False)]
-    assert names == ["venv", "python", "torch", "ros", "project"]
+    assert names == ["venv", "python", "torch", "ros", "project", "bytecode"]
 
 
 def test_an_environment_of_another_kind_is_not_touched(tmp_path):

@@ -162,6 +162,7 @@ def test_runs_share_the_maps_of_a_frozen_encoder(root, config, tmp_path, capsys)
             + ["--set", "train.evaluate_every=0"],
             "--init /no.pth: no such file",
         ),
+        (["{config}", "-o", "{out}", "--init", "{config}"], "{config}: "),
         (
             ["{config}", "-o", "{out}", "--eval-data", "{root}", "--set", "train.evaluate_every=0"],
             "--eval-data: nothing is evaluated without --set train.evaluate_every=N",

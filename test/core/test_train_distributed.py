@@ -43,14 +43,16 @@ def gradients(
     return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
 
 
+CASES = [("ddp", 0.0), ("fsdp", 0.0), ("ddp", 0.5)]  # engine, smoothing of the filter's threshold
 _PROCESS = """
 import sys
 sys.path[:0] = [{helpers!r}]
 import torch
-from test_train_distributed import distributed, gradients
+from test_train_distributed import CASES, distributed, gradients
 torch.set_num_threads(1)
 workers = distributed.join("cpu")
-torch.save(gradients(1, workers, {engine!r}, {smoothing}), {folder!r} + f"/rank{{workers.rank}}.pt")
+for engine, smoothing in CASES:
+    torch.save(gradients(1, workers, engine, smoothing), {folder!r} + f"/{{engine}}-{{smoothing}}-{{workers.rank}}.pt")
 distributed.leave()
 """
 
@@ -61,14 +63,20 @@ def _torchrun(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize(("engine", "smoothing"), [("ddp", 0.0), ("fsdp", 0.0), ("ddp", 0.5)])
-def test_two_processes_have_the_gradients_of_one(tmp_path, engine, smoothing):
-    script = tmp_path / "process.py"
-    script.write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(tmp_path), engine=engine, smoothing=smoothing))
-    done = _torchrun(str(script))
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A folder with the gradients that each of two processes has, of all cases."""
+    folder = tmp_path_factory.mktemp("of_two")
+    (folder / "process.py").write_text(_PROCESS.format(helpers=str(HELPERS), folder=str(folder)))
+    done = _torchrun(str(folder / "process.py"))
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize(("engine", "smoothing"), CASES)
+def test_two_processes_have_the_gradients_of_one(of_two, engine, smoothing):
     alone = gradients(2, distributed.Workers(), smoothing=smoothing)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = (torch.load(of_two / f"{engine}-{smoothing}-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert alone.keys() == first.keys() and sum(g.abs().sum() > 0 for g in alone.values()) > 0.9 * len(alone)
     for name, gradient in alone.items():
         assert torch.equal(first[name], second[name]), name

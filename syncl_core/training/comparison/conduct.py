@@ -16,6 +16,7 @@ from syncl_core.data.nuscenes_clips import NuScenesClips
 from syncl_core.errors import InputError, list_names
 from syncl_core.io.files import write_text
 from syncl_core.io.folder_lock import locked
+from syncl_core.progress_bar import progress_bar
 from syncl_core.training.ablations import baseline_of
 from syncl_core.training.comparison.cost import CostTask
 from syncl_core.training.comparison.crew import Task, conduct
@@ -48,16 +49,16 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
     Safe to interrupt in any way and to call again. Runs that break do not stop others; they are in "missing". Raises
     InputError if nothing can be compared: unusable data, a folder of another comparison, a detector that broke.
     """
+    tasks = [_task(folder, run, study, version) for run in planned(study)]
+    first = [_detector_task(folder, study, version)] if study.detector else []
     with locked(folder):
+        _check([*first, *tasks])
         training, evaluation = _draw(folder, study)
         evaluated = _scenes(study, evaluation)
+        places = {"training": training, "evaluation": evaluation}
+        first = [replace(task, **places) for task in first]
         tuning = _drawn_tuning(folder, study, evaluated)
-        tasks = [
-            replace(_task(folder, run, training, evaluation, study, version), tuning=tuning) for run in planned(study)
-        ]
-        first = [_detector_task(folder, study, training, evaluation, version)] if study.detector else []
-        for task in (*first, *tasks):
-            task.check()
+        tasks = [replace(task, tuning=tuning, **places) for task in tasks]
         _say_shared(study, training, evaluated)
         save_study(folder, study)
         with _progress([*first, *tasks], training) as look:
@@ -77,19 +78,16 @@ def evaluate_again(
     Raises InputError as `compare` does.
     """
     study = replace(load_study(trained), evaluation=evaluation, tuning=tuning)
+    tasks = [
+        EvaluateTask(planned=run, folder=folder / run.folder, evaluation=evaluation, trained=trained / run.folder)
+        for run in planned(study)
+        if (trained / run.folder / RESULT).is_file()
+    ]
     with locked(folder):
+        _check(tasks)
         evaluation = _drawn(folder, evaluation, study, _EVALUATION_SECONDS)
         tuning = _drawn_tuning(folder, study, _scenes(study, evaluation))
-        finished = [run for run in planned(study) if (trained / run.folder / RESULT).is_file()]
-        tasks = [
-            EvaluateTask(
-                **{"planned": run, "folder": folder / run.folder, "evaluation": evaluation, "tuning": tuning},
-                trained=trained / run.folder,
-            )
-            for run in finished
-        ]
-        for task in tasks:
-            task.check()
+        tasks = [replace(task, evaluation=evaluation, tuning=tuning) for task in tasks]
         save_study(folder, study)
         with _count(tasks, "evaluated") as look:
             conduct([task for task in tasks if not task.finished], jobs, _devices(device, jobs), look)
@@ -115,7 +113,7 @@ def _measure_costs(tasks: Sequence[CostTask], device: str) -> None:
 @contextlib.contextmanager
 def _count(tasks: Sequence[Task], what: str) -> Iterator[Callable[[Sequence[Task]], None]]:
     """A bar over tasks."""
-    with tqdm(total=len(tasks), desc=what, unit="run", disable=None) as bar:
+    with progress_bar(total=len(tasks), desc=what, unit="run") as bar:
         yield lambda working: bar.update(sum(task.finished for task in tasks) - bar.n)
 
 
@@ -166,9 +164,16 @@ def _scenes(study: Study, place: Place) -> tuple[str, ...]:
     return NuScenesClips(place.data, study.config, place.split, place.version).scene_names
 
 
-def _task(folder: Path, run: PlannedRun, training: Place, evaluation: Place, study: Study, version: str) -> TrainTask:
+def _check(tasks: Sequence[EvaluateTask | TrainTask]) -> None:
+    """Raises InputError where a folder holds another run, before anything is drawn."""
+    for task in tasks:
+        task.check()
+
+
+def _task(folder: Path, run: PlannedRun, study: Study, version: str) -> TrainTask:
+    """Its places are as asked for: those of the world are yet to be drawn."""
     start = str(folder / "detector" / LAST) if study.detector else study.start
-    places = {"training": training, "evaluation": evaluation}
+    places = {"training": study.training, "evaluation": study.evaluation}
     return TrainTask(
         **{"planned": run, "folder": folder / run.folder, "start": start, "version": version, **places},
         start_digest="" if study.detector else study.start_digest,
@@ -176,8 +181,8 @@ def _task(folder: Path, run: PlannedRun, training: Place, evaluation: Place, stu
     )
 
 
-def _detector_task(folder: Path, study: Study, training: Place, evaluation: Place, version: str) -> TrainTask:
-    task = _task(folder, detector_run(study), training, evaluation, study, version)
+def _detector_task(folder: Path, study: Study, version: str) -> TrainTask:
+    task = _task(folder, detector_run(study), study, version)
     return replace(task, folder=folder / "detector", start=study.start, start_digest="")
 
 
