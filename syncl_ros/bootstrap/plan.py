@@ -161,8 +161,11 @@ def _system_ros_step(place: Place) -> Step:
 
 
 def _bytecode_step(place: Place, needs: tuple[str, ...]) -> Step:
-    """What pip would do on one core, on all: where .venv belongs to somebody else, no later start could keep it."""
-    script = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"  # silent: some are for newer Pythons
+    """On all cores, where pip takes one. Later may be too late: .venv may belong to somebody else then.
+
+    Files for newer Pythons cannot be compiled, which is no failure.
+    """
+    script = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
 
     def run(log: Log) -> None:
         for site in place.venv.glob("lib/python3*/site-packages"):
