@@ -51,13 +51,14 @@ head each; OneTrack's dynamic mask and its suppression of costly matches are lef
 
 
 def ablated(config: SynclConfig, name: str) -> SynclConfig:
-    """The configuration of a row of a table. Raises InputError for an unknown one."""
-    if name not in ABLATIONS:
+    """The configuration of a row, as "table4a/2" or "4a/2". Raises InputError for an unknown one."""
+    row = name if name in ABLATIONS else f"table{name}"
+    if row not in ABLATIONS:
         raise InputError(f"--ablation {name}: unknown; known: {', '.join(ABLATIONS)}")
     twice = {}
-    if name.startswith("table8/") and config.train.iterations:  # they go before epochs
+    if row.startswith("table8/") and config.train.iterations:  # they go before epochs
         twice = {"train": {"iterations": 2 * config.train.iterations}}
-    return with_values(config, ABLATIONS[name].values, twice)
+    return with_values(config, ABLATIONS[row].values, twice)
 
 
 def baseline_of(row: str) -> str:

@@ -109,6 +109,12 @@ def test_again_does_nothing_twice(place, whole, capsys):
     assert "- a run sees 4 clips, 0.0012 % of the paper's 337,560: a reduced budget" in page
 
 
+def test_rows_of_earlier_calls_stay_on_the_page(place, whole):
+    numbers = _numbers(whole)
+    assert main([*_arguments(place, "whole"), "--tables", "4a/1"]) == 0
+    assert _numbers(whole) == numbers and "table4a/5" in numbers["rows"]
+
+
 def test_the_same_networks_are_evaluated_on_other_scenes(place, whole, capsys):
     other = place / "other"
     write_tiny_nuscenes(other, sweeps_between=0, gaps_ms=(500,) * 5)  # longer scenes

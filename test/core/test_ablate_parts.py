@@ -27,7 +27,7 @@ from syncl_core.io.folder_lock import locked
 from syncl_core.losses.ablations import OPEN_CHOICES
 from syncl_core.tracking.build import build_tracker
 from syncl_core.training.ablations import ABLATIONS, ablated
-from syncl_core.training.comparison import conduct, cost, crew, page, tasks
+from syncl_core.training.comparison import conduct, cost, crew, page, places, tasks
 from syncl_core.training.comparison.page_tables import direction, sparkline
 from syncl_core.training.comparison.study import (
     Place,
@@ -255,7 +255,7 @@ def test_scenes_drawn_for_other_images_are_not_used(tmp_path, monkeypatch):
     place = Place(data="world", split="train", scenes=2)
     for width in (64, 96):
         config = with_values(toy_config(), {"image": {"width": width}})
-        conduct._draw(tmp_path, Study(config=config, rows=(), seeds=(), training=place, evaluation=place))
+        places.draw(tmp_path, Study(config=config, rows=(), seeds=(), training=place, evaluation=place))
     assert drawn == [(f"world-train-2-{width}", width) for width in (64, 64, 96, 96)]
 
 

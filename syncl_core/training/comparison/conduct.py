@@ -12,18 +12,19 @@ import torch
 from tqdm import tqdm
 
 from syncl_core.config import SynclConfig
-from syncl_core.data.nuscenes_clips import NuScenesClips
-from syncl_core.errors import InputError, list_names
+from syncl_core.errors import InputError
 from syncl_core.io.files import write_text
 from syncl_core.io.folder_lock import locked
 from syncl_core.progress_bar import progress_bar
-from syncl_core.training.ablations import baseline_of
+from syncl_core.training.ablations import ABLATIONS, baseline_of
 from syncl_core.training.comparison.cost import CostTask
 from syncl_core.training.comparison.crew import Task, conduct
 from syncl_core.training.comparison.page import to_markdown
 from syncl_core.training.comparison.picture import figure, lines_of, write_picture
+from syncl_core.training.comparison.places import draw, drawn, drawn_tuning, say_shared, scenes_of
 from syncl_core.training.comparison.results import collect, write_results
 from syncl_core.training.comparison.study import (
+    STUDY,
     Place,
     PlannedRun,
     Study,
@@ -37,10 +38,9 @@ from syncl_core.training.comparison.study import (
 from syncl_core.training.comparison.tasks import RESULT, EvaluateTask, TrainTask, iterations_done
 from syncl_core.training.distributed import Workers
 from syncl_core.training.run import LAST, num_iterations
-from syncl_core.training.sources import WORLD, training_source
+from syncl_core.training.sources import training_source
 
 PAGE, PICTURE, ENCODED = "results.md", "results.png", "encoded"
-_TRAINING_SECONDS, _EVALUATION_SECONDS = 20.0, 10.0  # of a scene of the world
 
 
 def compare(folder: Path, study: Study, device: str, jobs: int, version: str, costs: bool = True) -> dict:
@@ -49,17 +49,18 @@ def compare(folder: Path, study: Study, device: str, jobs: int, version: str, co
     Safe to interrupt in any way and to call again. Runs that break do not stop others; they are in "missing". Raises
     InputError if nothing can be compared: unusable data, a folder of another comparison, a detector that broke.
     """
-    tasks = [_task(folder, run, study, version) for run in planned(study)]
-    first = [_detector_task(folder, study, version)] if study.detector else []
     with locked(folder):
+        study = _with_finished(folder, study)
+        tasks = [_task(folder, run, study, version) for run in planned(study)]
+        first = [_detector_task(folder, study, version)] if study.detector else []
         _check([*first, *tasks])
-        training, evaluation = _draw(folder, study)
-        evaluated = _scenes(study, evaluation)
+        training, evaluation = draw(folder, study)
+        evaluated = scenes_of(study, evaluation)
         places = {"training": training, "evaluation": evaluation}
         first = [replace(task, **places) for task in first]
-        tuning = _drawn_tuning(folder, study, evaluated)
+        tuning = drawn_tuning(folder, study, evaluated)
         tasks = [replace(task, tuning=tuning, **places) for task in tasks]
-        _say_shared(study, training, evaluated)
+        say_shared(study, training, evaluated)
         save_study(folder, study)
         with _progress([*first, *tasks], training) as look:
             if broken := conduct([task for task in first if not task.finished], 1, _devices(device, 1), look):
@@ -85,8 +86,8 @@ def evaluate_again(
     ]
     with locked(folder):
         _check(tasks)
-        evaluation = _drawn(folder, evaluation, study, _EVALUATION_SECONDS)
-        tuning = _drawn_tuning(folder, study, _scenes(study, evaluation))
+        evaluation = drawn(folder, evaluation, study)
+        tuning = drawn_tuning(folder, study, scenes_of(study, evaluation))
         tasks = [replace(task, evaluation=evaluation, tuning=tuning) for task in tasks]
         save_study(folder, study)
         with _count(tasks, "evaluated") as look:
@@ -117,51 +118,17 @@ def _count(tasks: Sequence[Task], what: str) -> Iterator[Callable[[Sequence[Task
         yield lambda working: bar.update(sum(task.finished for task in tasks) - bar.n)
 
 
-def _draw(folder: Path, study: Study) -> tuple[Place, Place]:
-    """Where scenes are to be found, once those of the world that are used many times are drawn."""
-    training = study.training
-    if training.scenes:
-        training = _drawn(folder, training, study, _TRAINING_SECONDS)
-    return training, _drawn(folder, study.evaluation, study, _EVALUATION_SECONDS)
+def _with_finished(folder: Path, study: Study) -> Study:
+    """With the rows that earlier calls asked for and finished: the page shows all there is."""
 
+    def is_there(row: str) -> bool:
+        folders = (folder / run_of(study, row, seed).folder for seed in study.seeds)
+        return all((place / RESULT).is_file() for place in folders)
 
-def _drawn(folder: Path, place: Place, study: Study, seconds: float) -> Place:
-    """Where the scenes of a place are to be found, those of the world after drawing them."""
-    from syncl_core.world.writer import WorldConfig, write_world
-
-    if place.data != WORLD:
-        return place
-    count, width = f"-{place.scenes}" if place.scenes else "", study.config.image.width
-    root = folder / f"world-{place.split}{count}-{width}"
-    if not root.exists():
-        print(f"drawing scenes of the world, once -> {root}", file=sys.stderr)
-        config = WorldConfig(
-            split=place.split, scenes=place.scenes or None, seconds=seconds, image_width=width, sweeps=False
-        )
-        write_world(root, config, progress=True)
-    return Place(data=str(root))
-
-
-def _drawn_tuning(folder: Path, study: Study, evaluated: Sequence[str]) -> Tuning | None:
-    """How thresholds are chosen, once its scenes are drawn. Raises InputError for one of `evaluated`."""
-    if study.tuning is None:
-        return None
-    place = _drawn(folder, study.tuning.place, study, _EVALUATION_SECONDS)
-    if both := set(_scenes(study, place)) & set(evaluated):
-        raise InputError(f"--tune-data: {min(both)} is a scene to evaluate on, too; choose thresholds on others")
-    return replace(study.tuning, place=place)
-
-
-def _say_shared(study: Study, training: Place, evaluated: Sequence[str]) -> None:
-    """A note where scenes to train on are evaluated on, which says nothing of others."""
-    if training.data != WORLD and (both := set(_scenes(study, training)) & set(evaluated)):
-        shared = f"scenes to evaluate on are trained on, too: {list_names(both, 1)}"
-        print(f"note: {shared}; the figures flatter the trackers", file=sys.stderr)
-
-
-def _scenes(study: Study, place: Place) -> tuple[str, ...]:
-    """Raises InputError now, not after the first training, if there is nothing to evaluate on."""
-    return NuScenesClips(place.data, study.config, place.split, place.version).scene_names
+    if not (folder / STUDY).is_file():
+        return study
+    earlier = (row for row in load_study(folder).rows if row in ABLATIONS and is_there(row))
+    return replace(study, rows=tuple(dict.fromkeys([*earlier, *study.rows])))
 
 
 def _check(tasks: Sequence[EvaluateTask | TrainTask]) -> None:
