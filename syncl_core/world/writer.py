@@ -4,7 +4,6 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +18,7 @@ import torch
 
 from syncl_core.classes import CAMERAS
 from syncl_core.errors import InputError
-from syncl_core.io.files import make_folder
+from syncl_core.io.whole_folder import whole_folder
 from syncl_core.progress_bar import progress_bar
 from syncl_core.worker_signals import held_for_children, leave_signals_to_parent
 from syncl_core.world import city, generate, photo, render, rig, sense, splits, tables
@@ -65,22 +64,16 @@ def write_world(folder: Path, config: WorldConfig, progress: bool = False) -> Pa
     was killed, or the configuration is impossible.
     """
     _check(folder, config)
-    folder = folder.resolve()  # a link to an empty folder stays one
-    make_folder(folder.parent)
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_all(partial, config, progress)
-        os.replace(partial, folder)
+        with whole_folder(folder) as partial:
+            _write_all(partial, config, progress)
     except OSError as error:
         raise InputError(f"{folder}: cannot write it: {error.strerror}") from None
     except BrokenProcessPool:
         raise InputError(
             f"{folder}: a drawing process was killed; did the memory run out? Try fewer --workers"
         ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return folder.resolve()
 
 
 def _check(folder: Path, config: WorldConfig) -> None:
