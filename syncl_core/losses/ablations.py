@@ -106,7 +106,7 @@ OPEN_CHOICES: dict[str, Ablation] = {
         "parallel decoder's loss divided by the ordinary decoder's positives", parallel={"normalizer": "serial"}
     ),
     "open/stronger_parallel": _syncl(
-        "the same, and the contrastive term in every block",
+        "parallel decoder's loss divided by the ordinary decoder's positives, contrastive term in every block",
         parallel={"normalizer": "serial"},
         contrastive={"blocks": "all"},
     ),
