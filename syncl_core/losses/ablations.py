@@ -2,7 +2,7 @@
 
 `ABLATIONS["table4a/2"].values` goes over a configuration as a partial YAML file would. The paper's figures are of
 PF-Track on PETR, V2-99 at 320x800, nuScenes val. Tables 7 (length of clips) and 8 (one stage) are keys of `train:`.
-`OPEN_CHOICES` is SynCL with one other answer to what the paper leaves open, where it fits every tracker.
+`OPEN_CHOICES` is SynCL with other answers to what the paper leaves open, where it fits every tracker.
 """
 
 from dataclasses import dataclass

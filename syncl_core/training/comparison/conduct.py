@@ -128,7 +128,7 @@ def _with_finished(folder: Path, study: Study) -> Study:
     if not (folder / STUDY).is_file():
         return study
     earlier = (row for row in load_study(folder).rows if row in ABLATIONS and is_there(row))
-    return replace(study, rows=tuple(dict.fromkeys([*earlier, *study.rows])))
+    return replace(study, rows=tuple(dict.fromkeys([*study.rows, *earlier])))
 
 
 def _check(tasks: Sequence[EvaluateTask | TrainTask]) -> None:

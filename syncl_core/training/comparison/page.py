@@ -111,6 +111,6 @@ def _title(table: str) -> str:
         "table5": "Which objects the object queries answer for (Table 5)",
         "table6": "How many queries per object (Table 6)",
         "table7": "How long clips are (Table 7)",
-        "open": "What the paper leaves open: SynCL with one other answer",
+        "open": "What the paper leaves open: SynCL with other answers",
     }
     return titles.get(table, table)
