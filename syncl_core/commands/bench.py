@@ -1,4 +1,4 @@
-"""`syncl bench`: where time goes on this machine, without any data: in a frame, a training step, the ROS node."""
+"""`syncl bench`: where time goes on this machine, without any data: in a frame, a step, the world, the node."""
 
 import argparse
 
@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   syncl bench --markdown                                    the table for docs/performance.md
   syncl bench train -c config/petr_vov_320x800.yaml --set train.checkpoint_activations=true --threads 2
   syncl bench train -c config/ablation_cpu.yaml --ablation table4a/3        another row than SynCL's
+  syncl bench world                                         the synthetic world, on the CPU and on a GPU if there is one
   syncl bench node                                          six 1600x900 JPEG cameras at 12 Hz into the ROS node
   syncl bench node --transport raw --seconds 60
 
@@ -21,6 +22,9 @@ defaults as they are, so convolutions on a GPU may use TF32. Stages on a GPU are
 baseline, in turn on the same clips of the synthetic world. Operations: those of PyTorch that compute something, forward
 and backward; on a GPU each is about one kernel, and a small network waits for their launches.
 
+`world` draws key frames of six images, 32 of four scenes, one at a time and 8 at once, and asks for their ground truth;
+--size is that of the images drawn.
+
 `node` needs ROS 2. The node runs a network that costs nothing: what is measured is receiving, joining, decoding,
 scaling and publishing, between processes.
 """
@@ -30,6 +34,7 @@ IMAGE_SIZE = (1600, 900)  # of the fake JPEGs
 _NOT_FOR = {  # switches that would change nothing
     "trackers": ("ablation", "set", "transport", "rate", "seconds"),
     "train": ("transport", "rate", "seconds"),
+    "world": ("config", "precision", "ablation", "set", "transport", "rate", "seconds"),
     "node": ("config", "precision", "threads", "frames", "warmup", "json", "markdown", "ablation", "set"),
 }
 
@@ -38,26 +43,32 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="time every stage of the trackers on this machine",
-        description="Time every stage of untrained trackers on fake images.",
+        description="Time every stage of untrained trackers on fake images, or something else on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("trackers", "train", "node"),
+        choices=("trackers", "train", "world", "node"),
         default="trackers",
-        help="default: trackers; train: a training step with and without SynCL; node: the ROS node",
+        help="default: trackers; train: a training step with and without SynCL; world: drawing; node: the ROS node",
     )
     parser.add_argument("-c", "--config", action="append", default=[], help="YAML or name of a tracker (repeatable)")
-    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument(
+        "--device", default="", help="cpu, cuda or cuda:N (default: a GPU if there is one; for world both)"
+    )
     parser.add_argument("--precision", help="fp32 (default), or bf16 by autocast; of trackers only")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads on the CPU (default: its own choice)")
     parser.add_argument(
-        "--frames", type=int, help="frames to measure (default: 10; 200 on a GPU); train: pairs of steps (12)"
+        "--frames",
+        type=int,
+        help="frames to measure (default: 10; 200 on a GPU; world: 32); train: pairs of steps (12)",
     )
-    parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU; train: 2)")
-    parser.add_argument("--size", type=_size, metavar="WxH", help="of the JPEGs, default 1600x900; not of train")
+    parser.add_argument("--warmup", type=int, help="frames before them (default: 2; 20 on a GPU; train: 2; world: 8)")
+    parser.add_argument(
+        "--size", type=_size, metavar="WxH", help="of the JPEGs, default 1600x900; world: of the images (default: four)"
+    )
     parser.add_argument("--json", default="", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     train = parser.add_argument_group("bench train")
@@ -78,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"bench {args.what}: --{vain[0]} is not for this measurement; leave it out")
     if args.json:
         check_writable(args.json)
-    return {"trackers": _bench_trackers, "train": _bench_training, "node": _bench_node}[args.what](args)
+    benches = {"trackers": _bench_trackers, "train": _bench_training, "world": _bench_world, "node": _bench_node}
+    return benches[args.what](args)
 
 
 def _bench_training(args: argparse.Namespace) -> int:
@@ -119,6 +131,37 @@ def _bench_training(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bench_world(args: argparse.Namespace) -> int:
+    import json
+    import os
+
+    import torch
+
+    from syncl_core.bench.measure import device_name
+    from syncl_core.bench.world import SIZES, measure_world, world_figures, world_table
+    from syncl_core.devices import check_device, default_device
+    from syncl_core.io.files import write_text
+    from syncl_core.progress_bar import progress_bar
+
+    _check_counts(args)
+    devices = [args.device] if args.device else sorted({"cpu", default_device()})
+    for device in devices:
+        check_device(device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    frames, warmup = (32 if args.frames is None else args.frames, 8 if args.warmup is None else args.warmup)
+    cases = [(size, device) for device in devices for size in ([args.size] if args.size else SIZES)]
+    load = os.getloadavg()[0]
+    results = [measure_world(*case, frames, warmup) for case in progress_bar(cases, desc="bench world", unit="size")]
+    names = ", ".join(device_name(torch.device(device)) for device in devices)
+    facts = {"devices": names, "threads": torch.get_num_threads(), "load": load, "torch": torch.__version__}
+    print(f"{names}, {facts['threads']} threads, load {load:.1f} before; torch {torch.__version__}", end="\n\n")
+    print(world_table(results, args.markdown))
+    if args.json:
+        write_text(args.json, json.dumps(facts | {"world": [world_figures(r) for r in results]}, indent=2) + "\n")
+    return 0
+
+
 def _check_counts(args: argparse.Namespace) -> None:
     from syncl_core.errors import InputError
 
@@ -151,6 +194,7 @@ def _bench_trackers(args: argparse.Namespace) -> int:
     import os
 
     from syncl_core.bench.measure import BenchOptions, measure_apart
+    from syncl_core.bench.report import conditions, figures, stage_table
     from syncl_core.config import load_config
     from syncl_core.devices import default_device
     from syncl_core.io.files import write_text
@@ -173,10 +217,10 @@ def _bench_trackers(args: argparse.Namespace) -> int:
         load_config(config)  # a bad one must not come up after minutes
     load = os.getloadavg()[0]
     results = [measure_apart(config, options) for config in progress_bar(configs, desc="bench", unit="tracker")]
-    print(_conditions(options, results, load), end="\n\n")
-    print(_table(results, args.markdown))
+    print(conditions(options, results, load), end="\n\n")
+    print(stage_table(results, args.markdown))
     if args.json:
-        write_text(args.json, json.dumps(_figures(options, results, load), indent=2) + "\n")
+        write_text(args.json, json.dumps(figures(options, results, load), indent=2) + "\n")
     return 0
 
 
@@ -186,60 +230,3 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1600x900, got {text!r}") from None
     return width, height
-
-
-def _conditions(options, results, load: float) -> str:
-    import torch
-
-    width, height = options.image_size
-    return (
-        f"{results[0].device}, {results[0].threads} threads, load {load:.1f} before; torch {torch.__version__}, "
-        f"eager {options.precision}; JPEGs of {width}x{height}, {options.warmup} + {options.frames} frames"
-    )
-
-
-def _table(results, markdown: bool) -> str:
-    """One column per tracker, one row per stage and figure."""
-    from syncl_core.bench.measure import quantile
-    from syncl_core.bench.table import format_table
-
-    def times(stage: str) -> list[str]:
-        pairs = ([1e3 * quantile(r.seconds[stage], q) for q in (0.5, 0.99)] for r in results)
-        return [f"{median:.1f} / {p99:.1f}" if p99 else "-" for median, p99 in pairs]
-
-    def facts(name: str, figure) -> list[str]:
-        return [name, *(figure(r) for r in results)]
-
-    rows = [
-        *([stage, *times(stage)] for stage in results[0].seconds),
-        facts("peak memory, MB", lambda r: f"{r.peak_memory_bytes / 1e6:.0f}" if r.peak_memory_bytes else "?"),
-        facts("parameters, M", lambda r: f"{r.footprint.parameters / 1e6:.1f}"),
-        facts("GFLOP per frame", lambda r: f"{r.footprint.flops / 1e9:.1f}"),
-        facts("image tokens", lambda r: str(r.footprint.image_tokens)),
-        facts("state, MB", lambda r: f"{r.footprint.state_bytes / 1e6:.2f}"),
-    ]
-    return format_table(["ms, median / p99", *(r.name for r in results)], rows, markdown)
-
-
-def _figures(options, results, load: float) -> dict:
-    import dataclasses
-
-    import torch
-
-    from syncl_core.bench.measure import quantile
-
-    trackers = [
-        {
-            "name": r.name,
-            "device": r.device,
-            "threads": r.threads,
-            "peak_memory_bytes": r.peak_memory_bytes,
-            **dataclasses.asdict(r.footprint),
-            "seconds": {
-                stage: {"median": quantile(values, 0.5), "p99": quantile(values, 0.99)}
-                for stage, values in r.seconds.items()
-            },
-        }
-        for r in results
-    ]
-    return {"torch": torch.__version__, "load": load, "options": dataclasses.asdict(options), "trackers": trackers}
