@@ -50,21 +50,12 @@ def test_what_is_timed_is_the_world():
 
 
 def test_rates_are_key_frames_over_time():
-    two = WorldTimes(
-        width=64, height=24, device="cpu", alone=(1, 9), together=(0.1, 0.3), truth=(0.2, 0.4), new_scene=(1.0,)
-    )
+    times = {"alone": (1, 9), "together": (0.1, 0.3), "truth": (0.2, 0.4), "new_scene": (1.0,)}
+    two = WorldTimes(width=64, height=24, device="cpu", **times)
     assert two.per_second == pytest.approx(5.0) and two.per_second_with_truth == pytest.approx(2.0)
     cells = [cell.strip() for cell in world_table([two], markdown=True).splitlines()[2].split("|")[1:-1]]
-    assert cells == [
-        "24x64",
-        "cpu",
-        "1000.0 / 9000.0",
-        "100.0 / 300.0",
-        "200.0 / 400.0",
-        "1000.0 / 1000.0",
-        "5.0",
-        "2.0",
-    ]
+    assert cells[:4] == ["24x64", "cpu", "1000.0 / 9000.0", "100.0 / 300.0"]
+    assert cells[4:] == ["200.0 / 400.0", "1000.0 / 1000.0", "5.0", "2.0"]
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
