@@ -89,8 +89,12 @@ def test_open_choices_are_syncl_with_one_other_key_or_several_of_them():
         }
         assert name.startswith("open/") and config.enabled, name
         assert {choice.amota, choice.amotp, choice.nds, choice.map} == {None}
-    parts = [f"open/{name}" for name in ("force_best", "new_born_ignored", "rejected_ignored")]
-    assert changes.pop("open/no_false_background") == set().union(*(changes[name] for name in parts))
+    together = {
+        "no_false_background": ("force_best", "new_born_ignored", "rejected_ignored"),
+        "stronger_parallel": ("serial_normalizer", "contrast_everywhere"),
+    }
+    for name, parts in together.items():
+        assert changes.pop(f"open/{name}") == set().union(*(changes[f"open/{part}"] for part in parts)), name
     assert all(len(change) == 1 for change in changes.values())
     assert len(set().union(*changes.values())) == len(changes)
 
